@@ -86,7 +86,7 @@ class PostedLight(NamedTuple):
 
 
 class _LineStop(NamedTuple):
-    """Hold a stop line that lies on the vehicle's route: its distance along the route and the number of its light."""
+    """Hold a place where the route passes a stop line: its distance along the route, and the number of the light."""
 
     along_m: float
     light: int
@@ -141,12 +141,11 @@ class StreetLife:
                 self.stop_bars.append(bar)
                 middle, across = bar.mean(axis=0), bar[0] - bar[1]
                 gaps_m = np.linalg.norm(points - middle, axis=1)
-                index = int(np.argmin(gaps_m))
-                # Traffic that the light stops crosses the stop line at a right angle. The line's left end is at the
-                # traffic's left.
-                is_along = across[1] * math.cos(headings[index]) - across[0] * math.sin(headings[index]) > 0.0
-                if gaps_m[index] < _ON_LINE_M and is_along:
-                    self._stops.append(_LineStop(index * line.spacing_m, number))
+                for index in _passages(gaps_m, is_closed=self._lap_m is not None):
+                    # Traffic that the light stops crosses the stop line at a right angle. The line's left end is at the
+                    # traffic's left.
+                    if across[1] * math.cos(headings[index]) - across[0] * math.sin(headings[index]) > 0.0:
+                        self._stops.append(_LineStop(index * line.spacing_m, number))
 
     def reset(self, lane: LanePosition, scene_seed: int) -> None:
         """Begin an episode: start the light cycles at a random time, and place the pedestrians.
@@ -383,6 +382,20 @@ class StreetLife:
     def _box_of(self, walker: Walker) -> OrientedBox:
         x_m, y_m, heading_rad = self._line.pose_at(walker.index, walker.lateral_m)
         return OrientedBox(x_m, y_m, heading_rad, _WALKER_SIZE_M, _WALKER_SIZE_M)
+
+
+def _passages(gaps_m: NDArray[np.float64], is_closed: bool) -> list[int]:
+    """Return where a route passes a stop line: for each passage, the index of the route's nearest point.
+
+    :param gaps_m: distance of each point of the route from the middle of the stop line, ``(n,)``
+    :param is_closed: whether the route continues at its first point after its last point
+    """
+    near = np.flatnonzero(gaps_m < _ON_LINE_M)
+    # Neighbouring points belong to the same passage.
+    runs = np.split(near, np.flatnonzero(np.diff(near) > 1) + 1)
+    if is_closed and len(runs) > 1 and near[0] == 0 and near[-1] == len(gaps_m) - 1:
+        runs[0] = np.concatenate([runs.pop(), runs[0]])
+    return [int(run[np.argmin(gaps_m[run])]) for run in runs if len(run)]
 
 
 def _headings_rad(points_m: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Test traffic lights and pedestrians in LiteDriving-v0 and LiteRoutes-v0."""
 
+import dataclasses
 import itertools
 import math
 
@@ -14,6 +15,11 @@ from sb3_visual_td3.envs.lite.car_painter import Lens
 from sb3_visual_td3.envs.lite.figure_painter import Figures, Person, Post, paint_scene
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv, LiteRoutesEnv
 from sb3_visual_td3.envs.road.collision import OrientedBox
+from sb3_visual_td3.envs.road.route_maps import load_route_map
+from sb3_visual_td3.envs.road.route_path import build_path
+from sb3_visual_td3.envs.road.route_planning import RoutePlace, route_through
+from sb3_visual_td3.envs.road.sign_reading import place_lights
+from sb3_visual_td3.envs.road.street_life import LIGHTS_SEED, StreetLife
 
 
 class Blind(PurePursuitDriver):
@@ -63,6 +69,47 @@ def test_each_red_light_violation_is_counted_once_and_costs_five():
         assert sum(info["red_light"] for info in infos) == infos[-1]["red_lights"]
         n_red += infos[-1]["red_lights"]
     assert n_red >= 3
+
+
+def test_a_route_that_passes_a_stop_line_twice_counts_both_red_lights():
+    graph = load_route_map("streets_0").graph
+    segment = place_lights(graph, LIGHTS_SEED).signals[0].stops[0].segment
+    beyond = graph.segments[graph.segments[segment].successors[0]].successors[0]
+    before_m, beyond_m = (graph.segments[each].points_m for each in (segment, beyond))
+    before, after = (
+        RoutePlace(*points_m[len(points_m) // 2], graph.segments[each].headings_rad[0])
+        for each, points_m in ((segment, before_m), (beyond, beyond_m))
+    )
+    path = build_path(graph, route_through(graph, [before, after, before, after], "a loop"))
+    street = StreetLife(traffic_lights=True)
+    street.enter(graph, path)
+    # The light of this stop line is always red, and all others are green.
+    for light in street._lights.colours:
+        street.show(light, "red" if light == 0 else "green")
+    nowhere = OrientedBox(1e6, 0.0, 0.0, 1.0, 1.0)
+    lane = path.locate(*path.points_m[0], 0)
+    passed_m = []
+    for index, (x_m, y_m) in enumerate(path.points_m):
+        n_red_lights, following = street.n_red_lights, path.locate(x_m, y_m, index)
+        street.advance(0.0, lane, following, nowhere, 0.0)
+        lane = following
+        if street.n_red_lights > n_red_lights:
+            passed_m.append((x_m, y_m))
+    assert street.n_red_lights == 2
+    assert math.dist(*passed_m) < 1.0, "both times at the same place"
+
+
+def test_a_stop_line_at_the_beginning_of_a_lap_is_one_stop():
+    env = reset(LiteDrivingEnv(maps=["junction_0"], traffic_lights=True))
+    track, street = env._backend._track, env._backend._street
+    n_stops = len(street._stops)
+    assert n_stops > 0
+    for stop in street._stops:
+        first = round(stop.along_m / track.spacing_m)
+        turned = dataclasses.replace(track, points_m=np.roll(track.points_m, -first, axis=0))
+        other = StreetLife(traffic_lights=True)
+        other.enter(street._graph, turned)
+        assert len(other._stops) == n_stops
 
 
 def test_a_blind_driver_hits_a_pedestrian():
