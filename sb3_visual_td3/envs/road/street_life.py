@@ -148,7 +148,9 @@ class StreetLife:
                         self._stops.append(_LineStop(index * line.spacing_m, number))
 
     def reset(self, lane: LanePosition, scene_seed: int) -> None:
-        """Begin an episode: start the light cycles at a random time, and place the pedestrians.
+        """Begin an episode: advance the light cycles by a random time, and place the pedestrians.
+
+        Call ``enter`` before each reset, because it starts the light cycles.
 
         :param lane: the position of the vehicle on the route
         :param scene_seed: seed of the episode
@@ -156,7 +158,6 @@ class StreetLife:
         rng = np.random.default_rng([scene_seed, 6])
         self.n_red_lights, self.has_hit_walker = 0, False
         if self._lights is not None:
-            self._lights.reset()
             self._lights.advance(float(rng.uniform(0.0, 60.0)))
         self.walkers = []
         for _ in range(_TRIES * self.n_walkers):

@@ -15,6 +15,7 @@ from sb3_visual_td3.envs.lite.car_painter import Lens
 from sb3_visual_td3.envs.lite.figure_painter import Figures, Person, Post, paint_scene
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv, LiteRoutesEnv
 from sb3_visual_td3.envs.road.collision import OrientedBox
+from sb3_visual_td3.envs.road.light_cycle import GREEN_S, RED_S, YELLOW_S
 from sb3_visual_td3.envs.road.route_maps import load_route_map
 from sb3_visual_td3.envs.road.route_path import build_path
 from sb3_visual_td3.envs.road.route_planning import RoutePlace, route_through
@@ -110,6 +111,17 @@ def test_a_stop_line_at_the_beginning_of_a_lap_is_one_stop():
         other = StreetLife(traffic_lights=True)
         other.enter(street._graph, turned)
         assert len(other._stops) == n_stops
+
+
+def test_each_junction_is_four_seconds_ahead_of_the_one_before():
+    env = reset(LiteRoutesEnv(maps=["streets_0"], traffic_lights=True))
+    begins_s = {"green": 0.0, "yellow": GREEN_S, "red": GREEN_S + YELLOW_S}
+    cycles = env.get_state()["world"]["street"]["lights"]["cycles"]
+    # Time since the present stage has turned green; each stage takes 15 s.
+    times_s = np.array([begins_s[colour] + elapsed_s for _, colour, elapsed_s in cycles])
+    assert len(times_s) > 2
+    ahead_s = np.diff(times_s) % (GREEN_S + YELLOW_S + RED_S)
+    np.testing.assert_allclose(ahead_s, 4.0)
 
 
 def test_a_blind_driver_hits_a_pedestrian():
