@@ -28,8 +28,6 @@ from sb3_visual_td3.runs.durable_files import atomic_write
 
 OBSERVATION_SHAPE = (4, 84, 84)
 """Shape of the observations of the policy that comes with this package: four grey frames, the newest last."""
-STEPS_PER_SECOND = 10
-"""Decisions per second of the driving environments with their default settings."""
 FILM_SUFFIXES = (".gif", ".mp4")
 _INSET_PX = 168
 """Height and width of the small picture in the corner, which shows what the policy sees."""
@@ -88,11 +86,13 @@ def run(settings: argparse.Namespace) -> int:
         film = _film_path(settings)
         with as_file(files(__package__) / "policy.onnx") as ours:
             policy = ExportedPolicy(settings.policy or Path(ours))
-        pictures = drive(env, policy, settings.seconds * STEPS_PER_SECOND, settings.seed)
+        # Not the metadata's render_fps, which is rounded.
+        step_s: float = env.get_wrapper_attr("settings").step_s
+        pictures = drive(env, policy, settings.seconds, settings.seed)
         if film is None:
-            _show(pictures)
+            _show(pictures, 1.0 / step_s)
         else:
-            write_film(pictures, film)
+            write_film(pictures, film, 1.0 / step_s)
             print(f"The film is in {film.resolve()}")
     finally:
         env.close()
@@ -163,15 +163,17 @@ def route_kwargs(route: str | None) -> Mapping[str, Any]:
     return {"route": route}
 
 
-def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, n_steps: int, seed: int) -> Iterator[Picture]:
+def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, seconds: float, seed: int) -> Iterator[Picture]:
     """Drive episode after episode, print a line for each, and yield a picture for each step.
 
     :param env: a driving environment that renders pictures
     :param policy: the policy that drives
-    :param n_steps: number of steps
+    :param seconds: duration of the drive in simulated time; the drive has at least one step
     :param seed: seed of the first episode
     :return: pictures ``(480, 640, 3) uint8``
     """
+    step_s = env.get_wrapper_attr("settings").step_s
+    n_steps = max(1, round(seconds / step_s))
     observation, info = env.reset(seed=seed)
     began = 0
     for step in range(1, n_steps + 1):
@@ -180,9 +182,9 @@ def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, n_steps: int, seed: in
         is_over = terminated or truncated
         if not is_over and step < n_steps:
             continue
-        seconds = (step - began) / STEPS_PER_SECOND
+        driven_s = (step - began) * step_s
         ending = info["termination"] or ("end of the episode" if is_over else "end of the demo")
-        print(f"{info['map']}: {info['distance_m']:.0f} m in {seconds:.0f} s, {ending}")
+        print(f"{info['map']}: {info['distance_m']:.0f} m in {driven_s:.0f} s, {ending}")
         if step < n_steps:
             observation, info = env.reset()
             began = step
@@ -203,31 +205,32 @@ def with_inset(picture: Picture, seen: Picture) -> Picture:
     return picture
 
 
-def _show(pictures: Iterator[Picture]) -> None:
+def _show(pictures: Iterator[Picture], fps: float) -> None:
     """Show the pictures in a window, in real time, until it is closed."""
     window = Window("visual-td3 demo")
     try:
         for picture in pictures:
-            window.show(picture, STEPS_PER_SECOND)
+            window.show(picture, fps)
             if window.is_closed_by_user():
                 return
     finally:
         window.close()
 
 
-def write_film(pictures: Iterator[Picture], path: Path) -> None:
+def write_film(pictures: Iterator[Picture], path: Path, fps: float) -> None:
     """Write the pictures as a film that plays in real time.
 
     :param pictures: one picture ``(height, width, 3) uint8`` for each step
     :param path: path of the film, which ends in ``.gif`` or ``.mp4``
+    :param fps: number of steps per second
     :raises UsageError: if OpenCV cannot write an mp4 file
     """
-    write: Callable[[Iterator[Picture], Path], None] = _write_gif if path.suffix == ".gif" else _write_mp4
+    write: Callable[[Iterator[Picture], Path, float], None] = _write_gif if path.suffix == ".gif" else _write_mp4
     with atomic_write(path) as temporary:
-        write(pictures, temporary)
+        write(pictures, temporary, fps)
 
 
-def _write_gif(pictures: Iterator[Picture], path: Path) -> None:
+def _write_gif(pictures: Iterator[Picture], path: Path, fps: float) -> None:
     frames = []
     palette = None
     for number, picture in enumerate(pictures):
@@ -239,17 +242,17 @@ def _write_gif(pictures: Iterator[Picture], path: Path) -> None:
         if palette is None:
             palette = image.quantize(_N_COLOURS)
         frames.append(image.quantize(palette=palette, dither=Image.Dither.NONE))
-    duration_ms = 1_000 * _STEPS_PER_GIF_PICTURE // STEPS_PER_SECOND
+    duration_ms = round(1_000 * _STEPS_PER_GIF_PICTURE / fps)
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=duration_ms, loop=0)
 
 
-def _write_mp4(pictures: Iterator[Picture], path: Path) -> None:
+def _write_mp4(pictures: Iterator[Picture], path: Path, fps: float) -> None:
     writer: Any = None
     try:
         for picture in pictures:
             if writer is None:
                 size = (picture.shape[1], picture.shape[0])
-                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), STEPS_PER_SECOND, size)
+                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
                 if not writer.isOpened():
                     raise UsageError(f"OpenCV {cv2.__version__} cannot write mp4 files here; use -o demo.gif instead")
             writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

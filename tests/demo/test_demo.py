@@ -92,6 +92,25 @@ def test_an_mp4_has_a_picture_for_each_step():
     assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FPS)) == (10, 10)
 
 
+@pytest.mark.parametrize(("frame_skip", "n_steps", "fps"), [(1, 60, 20.0), (4, 15, 5.0), (6, 10, 1 / 0.3)])
+def test_a_film_plays_in_real_time_with_any_length_of_a_step(frame_skip, n_steps, fps, capsys):
+    flags = ["demo", "--seconds", "3", "--env-kwargs", f"frame_skip:{frame_skip}"]
+    assert main([*flags, "-o", "a.mp4"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(" m in 3 s, end of the demo")
+    film = cv2.VideoCapture("a.mp4")
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == n_steps
+    assert film.get(cv2.CAP_PROP_FPS) == pytest.approx(fps, rel=1e-3)
+    assert main([*flags, "-o", "a.gif"]) == 0
+    with Image.open("a.gif") as film:
+        assert film.info["duration"] == pytest.approx(2_000 / fps, abs=10)
+
+
+def test_a_drive_of_less_than_a_step_has_one_step():
+    assert main(["demo", "--seconds", "1", "--env-kwargs", "frame_skip:100"]) == 0
+    with Image.open("demo.gif") as film:
+        assert film.n_frames == 1
+
+
 @pytest.mark.usefixtures("screen")
 def test_with_a_display_a_window_is_opened_and_nothing_is_written(capsys):
     assert main(["demo", "--seconds", "1"]) == 0
