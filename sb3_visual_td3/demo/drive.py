@@ -23,6 +23,7 @@ from sb3_visual_td3.common.display import has_display
 from sb3_visual_td3.common.errors import UsageError, check_output
 from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.envs import CARLA_DRIVING_ID, LITE_DRIVING_ID
+from sb3_visual_td3.envs.driving_env import Observation
 from sb3_visual_td3.envs.human_view import Window
 from sb3_visual_td3.runs.durable_files import atomic_write
 
@@ -57,22 +58,34 @@ class ExportedPolicy:
             ) from error
         self._path = path
 
-    def predict(self, observation: Picture) -> NDArray[np.float32]:
+    def predict(self, observation: Observation) -> NDArray[np.float32]:
         """Return the action for an observation.
 
-        :param observation: ``(channels, height, width) uint8``
+        :param observation: ``(channels, height, width) uint8``; or a dict that has each input of the policy by its name
         :return: ``(2,) float32``: steer and pedal
         :raises UsageError: if the policy was trained on other observations
         """
+        # A policy for plain images has a single input, which needs no name.
+        inputs = observation if isinstance(observation, dict) else {"": observation}
         try:
-            self._network.setInput(observation[None])
+            for name, part in inputs.items():
+                self._set_input(name, part[None])
             actions: NDArray[np.float32] = self._network.forward()
         except cv2.error as error:
+            shapes = ", ".join(f"{name} {part.shape}".lstrip() for name, part in inputs.items())
             raise UsageError(
-                f"the policy {self._path.name} cannot take an observation of shape {observation.shape}: expected the "
+                f"the policy {self._path.name} cannot take an observation of shape {shapes}: expected the "
                 "observations that it was trained on. Change --env-kwargs, or export a policy for these observations"
             ) from error
         return actions.reshape(-1)
+
+    def _set_input(self, name: str, batch: NDArray[Any]) -> None:
+        try:
+            self._network.setInput(batch, name)
+        except cv2.error as error:
+            # The policy need not read all parts of an observation: see actor_keys in policy_kwargs.
+            if error.code != cv2.Error.StsObjectNotFound:
+                raise
 
 
 def run(settings: argparse.Namespace) -> int:
@@ -178,7 +191,8 @@ def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, seconds: float, seed: 
     began = 0
     for step in range(1, n_steps + 1):
         observation, _, terminated, truncated, info = env.step(policy.predict(observation))
-        yield with_inset(np.asarray(env.render()), observation[-1])
+        camera = observation["camera"] if isinstance(observation, dict) else observation
+        yield with_inset(np.asarray(env.render()), camera[-1])
         is_over = terminated or truncated
         if not is_over and step < n_steps:
             continue

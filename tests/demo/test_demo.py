@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import gymnasium as gym
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -79,6 +80,41 @@ def test_the_policy_of_the_package_drives_a_whole_episode_on_a_road_it_has_not_s
     assert truncated
     assert info["termination"] == ""
     assert info["distance_m"] > 300
+
+
+@pytest.fixture(scope="module")
+def route_policy(tmp_path_factory):
+    """Export an untrained policy for routes, whose actor does not read the vehicle's state."""
+    pytest.importorskip("onnx", reason="the extra export has it")
+    from sb3_visual_td3 import VisualTD3
+    from sb3_visual_td3.visual_td3.export import exportable_actor
+    from sb3_visual_td3.zoo.export import example_inputs, write_onnx
+
+    keys = {"encoder": "separate", "actor_keys": ["camera", "command"]}
+    env = gym.make("LiteRoutes-v0", observation="camera+state+command")
+    model = VisualTD3("MultiInputPolicy", env, buffer_size=10, policy_kwargs=keys, seed=0)
+    actor = exportable_actor(model)
+    path = tmp_path_factory.mktemp("export") / "route.onnx"
+    write_onnx(actor, example_inputs(model, actor), path, {})
+    return path, model
+
+
+@pytest.mark.parametrize("kind", ["camera+command", "camera+state+command"])
+def test_a_policy_for_routes_gets_the_inputs_that_it_reads(route_policy, kind):
+    path, model = route_policy
+    observation, _ = gym.make("LiteRoutes-v0", observation="camera+state+command").reset(seed=1)
+    expected = model.predict(observation)[0]
+    given = {key: observation[key] for key in kind.split("+")}
+    np.testing.assert_allclose(ExportedPolicy(path).predict(given), expected, atol=1e-5)
+    flags = ["--policy", str(path), "--route", "random", "--env-kwargs", f"observation:{kind}"]
+    assert main(["demo", "--seconds", "1", *flags]) == 0
+    assert Path("demo.gif").is_file()
+
+
+def test_a_policy_whose_inputs_are_missing_is_a_usage_error(route_policy, capsys):
+    flags = ["--policy", str(route_policy[0]), "--route", "random", "--env-kwargs", "observation:camera+state"]
+    assert main(["demo", "--seconds", "1", *flags]) == 2
+    assert "cannot take an observation of shape camera (4, 84, 84), state (11,)" in capsys.readouterr().err
 
 
 def test_the_files_of_the_package_are_small():
