@@ -101,7 +101,8 @@ def run(settings: argparse.Namespace) -> int:
             policy = ExportedPolicy(settings.policy or Path(ours))
         # Not the metadata's render_fps, which is rounded.
         step_s: float = env.get_wrapper_attr("settings").step_s
-        pictures = drive(env, policy, settings.seconds, settings.seed)
+        n_steps = max(1, round(settings.seconds / step_s))
+        pictures = drive(env, policy, n_steps, settings.seed)
         if film is None:
             _show(pictures, 1.0 / step_s)
         else:
@@ -176,17 +177,16 @@ def route_kwargs(route: str | None) -> Mapping[str, Any]:
     return {"route": route}
 
 
-def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, seconds: float, seed: int) -> Iterator[Picture]:
+def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, n_steps: int, seed: int) -> Iterator[Picture]:
     """Drive episode after episode, print a line for each, and yield a picture for each step.
 
     :param env: a driving environment that renders pictures
     :param policy: the policy that drives
-    :param seconds: duration of the drive in simulated time; the drive has at least one step
+    :param n_steps: number of steps
     :param seed: seed of the first episode
     :return: pictures ``(480, 640, 3) uint8``
     """
     step_s = env.get_wrapper_attr("settings").step_s
-    n_steps = max(1, round(seconds / step_s))
     observation, info = env.reset(seed=seed)
     began = 0
     for step in range(1, n_steps + 1):
