@@ -243,9 +243,11 @@ class FrameReplayBuffer(ReplayBuffer):
         :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
         :param infos: one dict for each environment
         :raises ValueError: if an argument has a wrong shape or length; nothing is stored then
-        :raises MemoryError: at the first call, if the machine cannot hold the whole buffer
+        :raises MemoryError: at the first call, if the machine cannot hold the whole buffer; nothing is stored then.
+            Later, if many short episodes need more frames than the memory can hold. Do not use the buffer after that,
+            because the oldest transition may be overwritten in part.
         """
-        # Everything is checked before anything is written, so that an error leaves the buffer as it was.
+        # All arguments are checked before anything is written, so that a ValueError leaves the buffer as it was.
         kinds = {key: (store.shape[1:], store.dtype) for key, store in self._stores.items()}
         parts = step_parts(kinds, obs, next_obs, self._is_dict)
         actions = step_actions(action, self.action_space, (self.n_envs, self.action_dim), self.actions.dtype)
