@@ -16,9 +16,16 @@ import numpy as np
 
 from sb3_visual_td3.common.tags import is_on_episodes, is_on_steps
 from sb3_visual_td3.diagnosis.numerals import counted
-from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.series import MAX_STEP, BoolArray, Series, SeriesSet
 from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, EventFile, OnBytes, Track
-from sb3_visual_td3.report.run_axis import at_own_steps, axis_of, positions_on_axis, span
+from sb3_visual_td3.report.run_axis import (
+    SAME_AXIS,
+    at_own_steps,
+    axis_of,
+    is_on_environment_steps,
+    positions_on_axis,
+    span,
+)
 from sb3_visual_td3.report.table_file import (
     ENVIRONMENT_STEPS,
     EVALUATIONS,
@@ -366,11 +373,14 @@ class RunReader:
         notes = [note for file in files for note in file.notes(is_growing)]
         notes += [note for table in self._tables.values() for note in table.notes()]
         runs: list[_Run] = []
+        below: dict[str, list[EventFile]] = {}
         for file in files:
             if self._is_below(file):
-                _add_part(runs, file, file.path.parent.relative_to(self.path).as_posix())
+                below.setdefault(file.path.parent.relative_to(self.path).as_posix(), []).append(file)
             else:
                 _add_file(runs, file, are_apart=are_apart)
+        for inside, parts in below.items():
+            _add_subfolder(runs, parts, inside)
         self._add_tables(runs)
         runs = [run for run in runs if run.series]
         if not runs:
@@ -451,6 +461,19 @@ class _Run:
         """Return the unit of the run's x-axis, such as "episodes"; "steps" if the unit is not known."""
         return self.axis or axis_of(SeriesSet(self.series))
 
+    def replace_old_points(self, tag: str, is_kept: BoolArray) -> None:
+        """Leave out the old points of a tag that a later file replaces.
+
+        :param is_kept: ``(n,) bool``, False for each point that is left out
+        """
+        self.n_replaced += int((~is_kept).sum())
+        kept = self.series.pop(tag).where(is_kept)
+        positions = self.positions.pop(tag, None)
+        if len(kept):
+            self.series[tag] = kept
+            if positions is not None:
+                self.positions[tag] = positions.where(is_kept)
+
     def _all_positions(self) -> dict[str, Series]:
         """Return the value of ``RunData.positions``; the tags in ``self.final`` are at the run's last step."""
         _, last = span(self.series, self.positions.keys() | self.final)
@@ -512,14 +535,14 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     if file.steps_go_back:
         parts = runs_in_file(tracks, file.path.name)
     for number, (part, notes) in enumerate(parts):
-        new = {tag: Series(tag, track.steps, track.values) for tag, track in part.items()}
-        positions = positions_on_axis(part)
+        new = _series_of(part)
         # A file is later than the runs so far if its first wall-clock time comes after their last wall-clock time. A
         # file with missing or constant wall-clock times does not count as later.
         is_later = file.clock_is_known and all(file.first_wall_time > run.end for run in runs)
         is_another = number > 0 or (bool(runs) and _is_another_run(runs[-1].series, new, is_later=is_later))
         is_beside = is_another and number == 0 and not is_later
         if not runs or (is_another and (are_apart or not is_beside)):
+            positions = positions_on_axis(part)
             runs.append(_Run(new, [file.path], notes, end=file.last_wall_time, positions=positions))
             continue
         run = runs[-1]
@@ -531,24 +554,26 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
         run.files.append(file.path)
         run.notes += notes
         run.end = max(run.end, file.last_wall_time)
-        for tag, series in new.items():
+        added = _continued(run, part, file.path.name) if is_later else part
+        positions = positions_on_axis(added)
+        for tag, series in _series_of(added).items():
             old = run.series.get(tag)
             if old is None:
                 run.series[tag] = series
                 if tag in positions:
                     run.positions[tag] = positions[tag]
                 continue
-            is_kept = np.ones(len(old), dtype=bool)
-            if is_later:
-                is_kept = old.steps < series.steps[0]
-                run.n_replaced += int((~is_kept).sum())
-            else:
+            if not is_later:
                 run.n_repeated += int(np.isin(series.steps, old.steps).sum())
-            run.series[tag] = _joined(old.where(is_kept), series)
+            run.series[tag] = _joined(old, series)
             if tag in positions or tag in run.positions:
                 before = run.positions.get(tag) or at_own_steps(old)
                 after = positions.get(tag) or at_own_steps(series)
-                run.positions[tag] = _joined(before.where(is_kept), after)
+                run.positions[tag] = _joined(before, after)
+
+
+def _series_of(tracks: Mapping[str, Track]) -> dict[str, Series]:
+    return {tag: Series(tag, track.steps, track.values) for tag, track in tracks.items()}
 
 
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:
@@ -565,23 +590,23 @@ def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_
         return False
     votes = 0
     for tag in shared:
-        first, last = int(old[tag].steps[0]), int(old[tag].steps[-1])
-        begins = int(new[tag].steps[0])
         if is_later:
-            votes += begins <= last and _starts_again(first, last, new[tag])
+            votes += _starts_again(old[tag], new[tag])
         else:
-            votes += begins < last and first < int(new[tag].steps[-1])
+            first, last = int(old[tag].steps[0]), int(old[tag].steps[-1])
+            votes += int(new[tag].steps[0]) < last and first < int(new[tag].steps[-1])
     return 2 * votes > len(shared)
 
 
-def _starts_again(first: int, last: int, new: Series) -> bool:
+def _starts_again(old: Series, new: Series) -> bool:
     """Return whether a tag's steps begin at the start of training (a new run), and not at a checkpoint (a resumed run).
 
-    :param first: the tag's first step in the last run before this file
-    :param last: the tag's last step in the last run before this file
+    :param old: the tag's points in the last run before this file
     :param new: the tag's points in this file
     """
-    begins = int(new.steps[0])
+    first, last, begins = int(old.steps[0]), int(old.steps[-1]), int(new.steps[0])
+    if begins > last:
+        return False
     if begins - first <= NEW_RUN_FRACTION * (last - first):
         return True
     # In a short run, the interval between two points may be longer than the first 5 % of the run. A new run logs its
@@ -592,24 +617,91 @@ def _starts_again(first: int, last: int, new: Series) -> bool:
     return begins <= 1.5 * float(np.median(np.diff(new.offsets)))
 
 
-def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
-    """Add the points of an event file in a subfolder to the last run; PyTorch's ``add_scalars`` writes such files.
+def _continued(run: _Run, tracks: Mapping[str, Track], name: str) -> dict[str, Track]:
+    """Leave out the old points of a run that a later file replaces, and return the points of this file.
+
+    A tag may count from its start again although the run continues, such as the episodes of a resumed run. Such a tag
+    keeps its old points, and the returned points are counted on from there.
+
+    :param tracks: the points of the later file, by tag
+    :param name: name of the later file, for the notes
+    """
+    new = _series_of(tracks)
+    begins = {tag: int(new[tag].steps[0]) for tag in new if tag in run.series}
+    at_checkpoint = {tag for tag in begins if not _starts_again(run.series[tag], new[tag])}
+    resumed_at = min((begins[tag] for tag in at_checkpoint), default=0)
+    restarted: dict[str, int] = {}
+    for tag in begins.keys() - at_checkpoint:
+        n_before = int(run.series[tag].steps[-1]) + 1 - begins[tag]
+        # A tag that was first logged late in the run seems to start again, too. It begins near the checkpoint.
+        is_far_back = 0 <= 2 * begins[tag] < resumed_at
+        if is_far_back and not is_on_steps(tag) and int(new[tag].steps[-1]) + n_before < MAX_STEP:
+            restarted[tag] = n_before
+    cut_at = _checkpoint_of(run.series, begins, at_checkpoint)
+    for tag, old in list(run.series.items()):
+        cuts = [begins[tag]] if tag in begins else []
+        if cut_at is not None and is_on_environment_steps(tag):
+            cuts.append(cut_at)
+        if cuts and tag not in restarted:
+            run.replace_old_points(tag, old.steps < min(cuts))
+    if restarted:
+        more = f" and {len(restarted) - _MAX_NAMED} more" if len(restarted) > _MAX_NAMED else ""
+        run.notes.append(
+            f"{name}: {', '.join(sorted(restarted)[:_MAX_NAMED])}{more} count from the start again, although the run "
+            "continues. Their new points are placed after the old points"
+        )
+    return {tag: replace(track, steps=track.steps + restarted.get(tag, 0)) for tag, track in tracks.items()}
+
+
+def _checkpoint_of(old: Mapping[str, Series], begins: Mapping[str, int], at_checkpoint: set[str]) -> int | None:
+    """Return the first environment step of a resumed run; None if the later file does not show it clearly.
+
+    From this step on, tags on environment steps lose their old points, even if the later file has not logged them yet.
+
+    :param begins: first step of each tag that the run and the later file share
+    :param at_checkpoint: those of these tags that do not start again
+    """
+    known = {tag for tag in old if is_on_environment_steps(tag)}
+    firsts = [begins[tag] for tag in known & at_checkpoint]
+    # A file with only a few of the tags may be a later evaluation of the same policies.
+    if not firsts or 2 * len(known & begins.keys()) < len(known):
+        return None
+    # If the first steps differ much, other programs have used these names for steps of another unit.
+    return min(firsts) if max(firsts) <= SAME_AXIS * min(firsts) else None
+
+
+def _add_subfolder(runs: list[_Run], files: Sequence[EventFile], inside: str) -> None:
+    """Add the event files in a subfolder to the last run; PyTorch's ``add_scalars`` writes such files.
 
     A tag that the run already has is not replaced.
+
+    :param files: the event files of the subfolder, in the order of their wall-clock times
+    :param inside: path of the subfolder in the run's folder
     """
-    for tag, track in file.tracks().items():
+    # If the run was resumed, each session has a file in the subfolder.
+    parts: list[_Run] = []
+    for file in files:
+        _add_file(parts, file, are_apart=False)
+    if not parts:
+        return
+    if not runs:
+        runs.append(_Run())
+    run, part = runs[-1], parts[-1]
+    run.notes += part.notes
+    run.notes_at_end += part.notes_at_end
+    run.n_replaced += part.n_replaced
+    run.n_repeated += part.n_repeated
+    for tag, series in part.series.items():
         name = tag
         # add_scalars("loss", {"critic": 1.0}) writes the tag "loss" into the folder "loss_critic".
         prefix = f"{tag.replace('/', '_')}_"
         if inside.startswith(prefix):
             name = f"{tag}/{inside.removeprefix(prefix)}"
-        if not runs:
-            runs.append(_Run())
-        if name not in runs[-1].series:
-            runs[-1].series[name] = Series(name, track.steps, track.values)
-            runs[-1].files.append(file.path)
-            if len(track.order) == 1:
-                runs[-1].final.add(name)
+        if name not in run.series:
+            run.series[name] = replace(series, name=name)
+            run.files += part.files
+            if len(series) == 1:
+                run.final.add(name)
 
 
 def _named(names: Sequence[str]) -> str:

@@ -43,7 +43,7 @@ def axis_of(series: SeriesSet) -> str:
     names = series.names()
     # The most certain sign comes first: known names, then the intervals between the points of a return, then words in
     # other names.
-    if any(_is_on_environment_steps(name) for name in names):
+    if any(is_on_environment_steps(name) for name in names):
         return ENVIRONMENT_STEPS
     if any(is_on_episodes(name) for name in names):
         return "episodes"
@@ -58,6 +58,11 @@ def axis_of(series: SeriesSet) -> str:
     if has_losses_only and len(counted_by_one) == len(names):
         return "updates"
     return STEPS
+
+
+def is_on_environment_steps(name: str) -> bool:
+    """Return whether the x-axis of a tag counts environment steps, judged by the name of the tag."""
+    return (is_on_steps(name) or is_standard(name)) and not is_on_episodes(name)
 
 
 class _Clock(NamedTuple):
@@ -131,7 +136,7 @@ def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
-    on_axis = {name for name in tracks if _is_on_environment_steps(name)}
+    on_axis = {name for name in tracks if is_on_environment_steps(name)}
     if not on_axis:
         on_axis = {name for name in tracks if is_on_episodes(name)}
     if not on_axis:
@@ -187,10 +192,6 @@ def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]
     if not of_axis:
         return 0, 0
     return min(int(each.steps[0]) for each in of_axis), max(int(each.steps[-1]) for each in of_axis)
-
-
-def _is_on_environment_steps(name: str) -> bool:
-    return (is_on_steps(name) or is_standard(name)) and not is_on_episodes(name)
 
 
 def _counts_by_one(series: Series) -> bool:

@@ -67,6 +67,50 @@ def test_a_resumed_run_is_ordered_by_its_clock_and_not_by_file_name(tmp_path: Pa
     assert read(tmp_path).series["a"].values.tolist() == [1, 20, 30]
 
 
+def test_a_resumed_run_that_counts_episodes_from_zero_again_keeps_its_first_part(tmp_path: Path) -> None:
+    for session in (0, 1):
+        steps = 1_000 * session + 10 * np.arange(1, 101)
+        run: Values = {tag: (steps, np.full(100, float(session))) for tag in ("Loss/actor", "Loss/critic")}
+        run["Episode/Reward"] = (np.arange(20), np.full(20, float(session)))
+        write_events(run, tmp_path, f"events.out.tfevents.{session}", start_time=5_000 * (session + 1))
+    data = read(tmp_path)
+    assert data.series["Loss/actor"].steps.tolist() == list(range(10, 2_001, 10))
+    assert data.series["Episode/Reward"].steps.tolist() == list(range(40))
+    assert data.series["Episode/Reward"].values.tolist() == [0.0] * 20 + [1.0] * 20
+    # The x-axis of this run counts episodes, so the losses of the second part lie at the episodes 20 to 39.
+    assert data.span == (0, 39)
+    assert data.positions["Loss/actor"].values[100:].tolist() >= [20.0] * 100
+    (note,) = data.notes
+    assert "Episode/Reward count from the start again, although the run continues" in note
+
+
+def test_points_of_an_abandoned_branch_are_left_out_before_the_resumed_run_logs_their_tag(tmp_path: Path) -> None:
+    before = {tag: (np.arange(10, 910, 10), np.ones(90)) for tag in (tags.ACTOR_LOSS, "rollout/ep_rew_mean")}
+    before |= {
+        tags.EVAL_REWARD: (np.array([300, 600, 900]), np.array([1.0, 2.0, -500.0])),
+        "test/own": (np.array([900]), np.array([1.0])),
+    }
+    after = {tag: (np.arange(700, 890, 10), np.ones(19)) for tag in (tags.ACTOR_LOSS, "rollout/ep_rew_mean")}
+    write_events(before, tmp_path, "events.out.tfevents.1", start_time=100)
+    write_events(after, tmp_path, "events.out.tfevents.2", start_time=5_000)
+    data = read(tmp_path)
+    assert data.series[tags.EVAL_REWARD].steps.tolist() == [300, 600]
+    assert data.series.n_steps == 880
+    # The unit of this tag is not known.
+    assert len(data.series["test/own"]) == 1
+
+
+def test_a_later_file_of_evaluations_alone_does_not_shorten_the_training(tmp_path: Path) -> None:
+    losses = (tags.ACTOR_LOSS, tags.CRITIC_LOSS, tags.Q1_VALUE)
+    before = {tag: (np.arange(10, 910, 10), np.ones(90)) for tag in losses}
+    before[tags.EVAL_REWARD] = (np.array([300, 600, 900]), np.ones(3))
+    write_events(before, tmp_path, "events.out.tfevents.1", start_time=100)
+    write_events(line(tags.EVAL_REWARD, [600, 900], [2, 2]), tmp_path, "events.out.tfevents.2", start_time=5_000)
+    data = read(tmp_path)
+    assert data.series[tags.EVAL_REWARD].values.tolist() == [1.0, 2.0, 2.0]
+    assert data.series[tags.ACTOR_LOSS].steps.tolist() == list(range(10, 910, 10))
+
+
 def test_files_written_at_the_same_time_are_merged_and_lose_nothing(tmp_path: Path) -> None:
     write_events(line("a", [1, 3, 5], [1, 3, 5]), tmp_path, "one.tfevents", start_time=100)
     write_events(line("a", [2, 4], [2, 4]), tmp_path, "two.tfevents", start_time=100)

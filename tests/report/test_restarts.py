@@ -249,6 +249,17 @@ def test_scalars_of_sub_folders_belong_to_their_run(tmp_path: Path) -> None:
     assert data.series.names() == ["a", "b", "loss/all/actor", "loss/all/critic"]
 
 
+def test_scalars_of_sub_folders_continue_with_their_run(tmp_path: Path) -> None:
+    write(tmp_path, run(0, 1000, 50, 1.0))
+    write(tmp_path / "loss_critic", run(0, 1000, 50, 1.0, "loss"))
+    write(tmp_path, run(800, 2000, 50, 2.0), 5_000.0)
+    write(tmp_path / "loss_critic", run(800, 2000, 50, 2.0, "loss"), 5_000.0)
+    data = read(tmp_path)
+    assert points(data, "loss/critic") == points(data, "a")
+    assert data.series["loss/critic"].steps.tolist() == list(range(0, 2001, 50))
+    assert sum(file.parent.name == "loss_critic" for file in data.files) == 2
+
+
 def test_a_folder_of_hyperparameters_belongs_to_its_run(tmp_path: Path) -> None:
     write(tmp_path / "run", run(0, 1000, 50, 1.0))
     stub = tmp_path / "run" / "1764381572.38"
