@@ -418,7 +418,15 @@ class RunReader:
                 series = together
             if not series:
                 continue
-            if not runs:
+            is_first = not runs
+            notes: list[str] = []
+            if table.table.tracks:
+                *earlier, (tracks, notes) = runs_in_file(table.table.tracks, table.path.name)
+                series = _series_of(tracks)
+                if is_first:
+                    axis = table.table.axis
+                    runs += [_Run(_series_of(part), [table.path], said, axis=axis) for part, said in earlier]
+            if is_first:
                 runs.append(_Run(axis=table.table.axis))
             added = [name for name in series if name not in runs[-1].series]
             # Without this check, points at episodes would be judged as if they were at environment steps.
@@ -431,6 +439,7 @@ class RunReader:
             runs[-1].series |= {name: series[name] for name in added}
             if added:
                 runs[-1].files.append(table.path)
+                runs[-1].notes += notes
 
 
 @dataclass

@@ -24,8 +24,9 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import encoding_of, open_regular, read_text, shown
 from sb3_visual_td3.diagnosis.numerals import counted
-from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
+from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series, StepArray
 from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
+from sb3_visual_td3.report.event_file import Track
 
 MAX_TABLE_BYTES = 64 << 20
 """A table of more bytes is not read. SB3's progress.csv has a few megabytes after several days of training."""
@@ -36,12 +37,19 @@ OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
 """Names of the files that ``report --format csv`` writes. They repeat other logs, so they are read only if the user
 gives the path of the file itself."""
 
-STEP_COLUMNS = (
+_ENVIRONMENT_STEP_COLUMNS = (
     "time/total_timesteps",
     "total_timesteps",
     "num_timesteps",
     "timesteps",
     "timestep",
+    # RLlib writes the next three, depending on its version.
+    "timesteps_total",
+    "num_env_steps_sampled_lifetime",
+    "env_runners/num_env_steps_sampled_lifetime",
+)
+STEP_COLUMNS = (
+    *_ENVIRONMENT_STEP_COLUMNS,
     "global_step",
     "trainer/global_step",
     "env_steps",
@@ -55,6 +63,7 @@ STEP_COLUMNS = (
     "updates",
     "n_updates",
     "iteration",
+    "training_iteration",
     "episode",
     "episodes",
     "epoch",
@@ -64,10 +73,9 @@ STEP_COLUMNS = (
 ``_``."""
 ENVIRONMENT_STEPS, STEPS = "environment steps", "steps"
 _AXIS_OF_COLUMN = {
-    **dict.fromkeys(STEP_COLUMNS[:5], ENVIRONMENT_STEPS),
-    **dict.fromkeys(["env_steps", "env_step", "environment_steps"], ENVIRONMENT_STEPS),
+    **dict.fromkeys([*_ENVIRONMENT_STEP_COLUMNS, "env_steps", "env_step", "environment_steps"], ENVIRONMENT_STEPS),
     **dict.fromkeys(["update", "updates", "n_updates"], "updates"),
-    "iteration": "iterations",
+    **dict.fromkeys(["iteration", "training_iteration"], "iterations"),
     **dict.fromkeys(["episode", "episodes"], "episodes"),
     **dict.fromkeys(["epoch", "epochs"], "epochs"),
 }
@@ -76,6 +84,8 @@ _NAME_COLUMNS = ("metric", "key", "tag", "name")
 _RUN_COLUMNS = ("run", "run_id", "run id")
 _NO_SERIES = frozenset(["wall time", "wall_time", "_runtime", "_timestamp", "timestamp", "time", "date", "datetime"])
 _NO_VALUE = frozenset(["", "none", "null", "na", "n/a"])
+_RARE = 0.05
+"""A column of steps rises in at least this fraction of the rows, and falls far in at most this fraction of the rows."""
 _EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_len_mean"
 
 
@@ -89,12 +99,14 @@ class Table:
 
     :param series: series by name
     :param axis: unit of the x-axis, such as "environment steps"
-    :param notes: remarks on rows that could not be read
+    :param notes: remarks on rows that could not be read, and on the choice of the step column
+    :param tracks: the same points in the order of the rows, if the steps go back as after a restart; otherwise empty
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
     axis: str = ENVIRONMENT_STEPS
     notes: tuple[str, ...] = ()
+    tracks: Mapping[str, Track] = field(default_factory=dict)
 
 
 def is_sb3_table(name: str) -> bool:
@@ -196,7 +208,7 @@ def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
     """
     try:
         episodes = [episode for path in paths for episode in _episodes_in(read_text(path, MAX_TABLE_BYTES))[0]]
-        return _of_episodes(sorted(episodes, key=lambda episode: episode.at_s))
+        return _of_episodes(sorted(episodes, key=lambda episode: (episode.session, episode.at_s)))
     except (ValueError, OSError, csv.Error):
         return {}
 
@@ -205,8 +217,13 @@ def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
 
 
 class _Episode(NamedTuple):
-    """Hold one row of a monitor file, which is one episode; ``at_s`` is the time at which the episode ended."""
+    """Hold one row of a monitor file, which is one episode.
 
+    :ivar session: number of the session, from 0; a resumed run may append its episodes to the file
+    :ivar at_s: time at which the episode ended
+    """
+
+    session: int
     at_s: float
     reward: float
     length: float
@@ -257,7 +274,8 @@ def _episodes_in(text: str) -> tuple[list[_Episode], int]:
     at_t = heading.index("t") if "t" in heading else None
     episodes: list[_Episode] = []
     unreadable: list[int] = []
-    n_rows = 0
+    n_rows = session = 0
+    reached_s = 0.0
     for n_rows, row in enumerate(filter(None, rows), 1):
         reward = length = None
         if len(row) >= len(heading):
@@ -269,10 +287,12 @@ def _episodes_in(text: str) -> tuple[list[_Episode], int]:
         seconds: float | None = float(len(episodes))
         if at_t is not None:
             seconds = _number(row[at_t])
-        at_s = start_s
         if seconds is not None and math.isfinite(seconds):
-            at_s += seconds
-        episodes.append(_Episode(at_s, reward, length))
+            # SB3's Monitor appends without a new header line, and its times begin at 0 again. A clock that was set back
+            # by a few seconds does not begin a session.
+            session += seconds < 0.9 * reached_s
+            reached_s = seconds
+        episodes.append(_Episode(session, start_s + reached_s, reward, length))
     return episodes, sum(row < n_rows for row in unreadable)
 
 
@@ -302,17 +322,16 @@ def _start_time(line: str) -> float:
 
 
 def _columns(path: Path, text: str) -> Table:
-    stream = io.StringIO(text.replace("\0", ""), newline="")
-    separator = _separator(stream.readline())
-    stream.seek(0)
-    rows = csv.reader(stream, delimiter=separator)
+    text = text.replace("\0", "")
+    separator = _separator(io.StringIO(text, newline="").readline())
+    rows = _rows(text, separator)
     heading = [cell.strip().lstrip("\ufeff") for cell in next(rows, [])]
     if len(heading) > MAX_COLUMNS:
         raise TableError(
             f"the file was left out, because it has {len(heading):,} columns; expected at most {MAX_COLUMNS:,}"
         )
-    at_step = _find_column(heading, STEP_COLUMNS)
-    if at_step is None:
+    step_columns = _find_columns(heading, STEP_COLUMNS)
+    if not step_columns:
         raise TableError(
             "the file is not a log that the report reads: expected a step column in the first line, such as step, "
             "global_step, timesteps, update, episode or epoch, and columns separated by comma, semicolon or tab"
@@ -323,10 +342,19 @@ def _columns(path: Path, text: str) -> Table:
         raise TableError(
             f"the file was left out, because it has two columns with the name {shown(twice[0])}: rename one of them"
         )
+    at_step = step_columns[0]
+    at_value = _find_column(heading, ("value",))
+    notes = []
+    if at_value is None and len(step_columns) > 1:
+        at_step = _counter_among(step_columns, _rows(text, separator))
+        if at_step != step_columns[0]:
+            notes.append(
+                f"the x-axis is the column {shown(heading[at_step])}, because the column "
+                f"{shown(heading[step_columns[0]])} does not rise from row to row"
+            )
     axis = _AXIS_OF_COLUMN.get(heading[at_step].strip().lower(), STEPS)
     runs: set[str] = set()
     unread: _Unread = {}
-    at_value = _find_column(heading, ("value",))
     if at_value is not None:
         points = _long_points(rows, heading, (at_step, at_value), _name_in_file_name(path), runs, unread)
     else:
@@ -335,19 +363,54 @@ def _columns(path: Path, text: str) -> Table:
         raise TableError(
             f"the file was left out, because it holds {len(runs)} runs: export each run into a separate file"
         )
-    notes = tuple(
+    notes += [
         f"left out: {counted(len(cells), 'value')} in the column {shown(name)}, not a number; the first is "
         f"{shown(cells[0])}"
         for name, cells in unread.items()
-    )
+    ]
     if not points:
         reason = "the file was left out, because no column except the step column holds a number"
         raise TableError("; ".join([reason, *notes]))
-    return Table(
-        {name: Series(name, np.array(steps, np.int64), np.array(values)) for name, (steps, values) in points.items()},
-        axis,
-        notes,
-    )
+    tracks = {name: track.arrays() for name, track in points.items()}
+    series = {name: Series(name, track.steps, track.values) for name, track in tracks.items()}
+    # The rows of a table with one row for each point have no known order.
+    if at_value is not None or not _is_counter_that_goes_back(tracks):
+        tracks = {}
+    return Table(series, axis, tuple(notes), tracks)
+
+
+def _rows(text: str, separator: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+
+
+def _counter_among(candidates: Sequence[int], rows: Iterable[Sequence[str]]) -> int:
+    """Return the first step column that counts steps, from row to row; the first column if none counts.
+
+    In many logs, the column ``steps`` holds the length of each episode.
+
+    :param candidates: indices of the step columns, the preferred column first
+    """
+    steps: dict[int, list[int]] = {at: [] for at in candidates}
+    for row in rows:
+        for at in candidates:
+            step = _step_in(row, at)
+            if step is not None:
+                steps[at].append(step)
+    return next((at for at in candidates if _is_counter(np.array(steps[at], np.int64))), candidates[0])
+
+
+def _is_counter(steps: StepArray) -> bool:
+    """Return whether numbers rise from row to row, except at a restart and for rows that come slightly late."""
+    if steps.size < 2:
+        return steps.size == 1
+    before, after = steps[:-1].astype(np.float64), steps[1:].astype(np.float64)
+    is_far_back = before - after > _RARE * np.ptp(steps.astype(np.float64))
+    return bool((after > before).mean() >= _RARE and is_far_back.sum() <= 1 + _RARE * steps.size)
+
+
+def _is_counter_that_goes_back(tracks: Mapping[str, Track]) -> bool:
+    steps = max((track.steps for track in tracks.values()), key=len)
+    return bool((steps[1:] < steps[:-1]).any()) and _is_counter(steps)
 
 
 def _separator(line: str) -> str:
@@ -363,7 +426,20 @@ _Unread = dict[str, list[str]]
 """Maps the name of a column to its cells that are not numbers. Each such cell costs a row or a point."""
 
 
-_Points = dict[str, tuple[list[int], list[float]]]
+@dataclass
+class _Column:
+    """Collect the points of one metric, with the number of the row of each point."""
+
+    rows: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def arrays(self) -> Track:
+        """Return the points in the order of the rows."""
+        return Track(np.array(self.rows, np.int64), np.array(self.steps, np.int64), np.array(self.values))
+
+
+_Points = dict[str, _Column]
 
 
 def _long_points(
@@ -378,7 +454,7 @@ def _long_points(
     points: _Points = {}
     at_name, at_run = _find_column(heading, _NAME_COLUMNS), _find_column(heading, _RUN_COLUMNS)
     at_step, at_value = columns
-    for row in rows:
+    for number, row in enumerate(rows):
         step, value = _step_in(row, at_step), _number_in(row, at_value)
         if len(row) < len(heading) or step is None or value is None:
             at = at_step if step is None else at_value
@@ -386,7 +462,7 @@ def _long_points(
             continue
         if at_run is not None:
             runs.add(row[at_run])
-        _add(points, default_name if at_name is None else row[at_name], step, value)
+        _add(points, default_name if at_name is None else row[at_name], number, step, value)
     return points
 
 
@@ -396,7 +472,7 @@ def _wide_points(
     """Read a table with one row for each step, such as SB3's progress.csv and exports of Weights & Biases."""
     points: _Points = {}
     names = _metric_names(heading, at_step, runs)
-    for row in rows:
+    for number, row in enumerate(rows):
         step = _step_in(row, at_step)
         if step is None:
             _add_unread(unread, heading[at_step], row, at_step)
@@ -404,7 +480,7 @@ def _wide_points(
         for at, name in names:
             value = _number_in(row, at)
             if value is not None:
-                _add(points, name, step, value)
+                _add(points, name, number, step, value)
             elif at < len(row) and row[at].strip().lower() not in _NO_VALUE:
                 _add_unread(unread, name, row, at)
     # A column that holds only text is no metric.
@@ -419,13 +495,15 @@ def _add_unread(unread: _Unread, name: str, row: Sequence[str], at: int) -> None
         unread.setdefault(name, []).append(row[at] if at < len(row) else "")
 
 
-def _add(points: _Points, name: str, step: int, value: float) -> None:
+def _add(points: _Points, name: str, row: int, step: int, value: float) -> None:
     if name not in points:
         if len(points) >= MAX_COLUMNS:
             raise TableError(f"the file was left out, because it holds more than {MAX_COLUMNS:,} metrics")
-        points[name] = ([], [])
-    points[name][0].append(step)
-    points[name][1].append(value)
+        points[name] = _Column()
+    column = points[name]
+    column.rows.append(row)
+    column.steps.append(step)
+    column.values.append(value)
 
 
 def _metric_names(heading: Sequence[str], at_step: int, runs: set[str]) -> list[tuple[int, str]]:
@@ -440,7 +518,8 @@ def _metric_names(heading: Sequence[str], at_step: int, runs: set[str]) -> list[
     for at, column in enumerate(heading):
         if at == at_step or not column or column.lower() in _NO_SERIES:
             continue
-        run, separator, metric = column.partition(" - ")
+        # The name of a run may hold the separator, too.
+        run, separator, metric = column.rpartition(" - ")
         if not separator:
             found.append((at, column))
             continue
@@ -460,11 +539,14 @@ def _name_in_file_name(path: Path) -> str:
 
 
 def _find_column(heading: Sequence[str], wanted: Sequence[str]) -> int | None:
+    return next(iter(_find_columns(heading, wanted)), None)
+
+
+def _find_columns(heading: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Return the indices of the wanted columns that a table has, in the order of ``wanted``."""
     known = [cell.strip().lstrip("\ufeff").lower().replace(" ", "_") for cell in heading]
-    for name in wanted:
-        if name.replace(" ", "_") in known:
-            return known.index(name.replace(" ", "_"))
-    return None
+    names = [name.replace(" ", "_") for name in wanted]
+    return [known.index(name) for name in names if name in known]
 
 
 def _step_in(row: Sequence[str], at: int) -> int | None:

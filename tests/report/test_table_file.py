@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import CSVOutputFormat
 
 from sb3_visual_td3.report import table_file
 from sb3_visual_td3.report.discovery import find_runs
-from sb3_visual_td3.report.event_reader import RunData, RunReader, UnreadableRunError, read_run
+from sb3_visual_td3.report.event_reader import RunData, RunReader, UnreadableRunError, read_run, read_runs
 from sb3_visual_td3.report.table_file import TableError, read_table
 
 from .synthetic_runs import healthy, write_events
@@ -73,6 +73,19 @@ def test_monitors_of_parallel_environments_are_one_sequence_of_episodes(tmp_path
     assert points(read(tmp_path), "rollout/ep_rew_mean") == [(10, 1.0), (30, 1.5), (40, 2.0)]
 
 
+def test_sessions_appended_to_monitor_files_stay_one_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / "0.monitor.csv").write_text(MONITOR + "0.0,10,1.0\n0.0,10,3.0\n" + "4.0,10,1.0\n4.0,10,3.0\n")
+    (tmp_path / "1.monitor.csv").write_text(MONITOR + "0.0,10,2.0\n0.0,10,4.0\n" + "4.0,10,2.0\n4.0,10,3.99\n")
+    found = points(read(tmp_path), "rollout/ep_rew_mean")
+    assert [value for _, value in found] == [0.0, 0.0, 0.0, 0.0, 0.8, 8 / 6, 12 / 7, 2.0]
+
+
+def test_a_clock_that_was_corrected_does_not_begin_a_session_of_a_monitor_file(tmp_path: Path) -> None:
+    (tmp_path / "0.monitor.csv").write_text(MONITOR + "0.0,10,100.0\n0.0,10,99.5\n0.0,10,101.0\n")
+    (tmp_path / "1.monitor.csv").write_text(MONITOR + "0.0,10,100.5\n3.0,10,102.0\n")
+    assert points(read(tmp_path), "rollout/ep_rew_mean")[-2:] == [(40, 0.0), (50, 0.6)]
+
+
 def test_evaluations_are_read_with_their_successes(tmp_path: Path) -> None:
     evaluations(
         tmp_path / "evaluations.npz",
@@ -127,6 +140,19 @@ def test_a_table_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest
             "Step,fox-1 - eval/return,fox-1 - eval/return__MIN\n10,1.5,1\n30,2.5,1\n",
             "eval/return",
             "steps",
+        ),
+        ("wandb.csv", "Step,CarRacing - td3 - eval/return\n10,1.5\n30,2.5\n", "eval/return", "steps"),
+        (
+            "progress.csv",
+            "episode_reward_mean,timesteps_total,training_iteration\n1.5,10,1\n2.5,30,2\n",
+            "episode_reward_mean",
+            "environment steps",
+        ),
+        (
+            "progress.csv",
+            "env_runners/episode_return_mean,num_env_steps_sampled_lifetime,timesteps_total\n1.5,10,\n2.5,30,\n",
+            "env_runners/episode_return_mean",
+            "environment steps",
         ),
         ("own.csv", "step,ret,timestamp,timestamp\n10,1.5,1,2\n30,2.5,3,4\n", "ret", "steps"),
         ("mlflow.csv", "run_id,key,value,step,timestamp\nf,ret,1.5,10,1\nf,ret,2.5,30,2\n", "ret", "steps"),
@@ -187,6 +213,55 @@ def test_tables_among_several_runs_belong_to_the_nearest_one(tmp_path: Path) -> 
     runs = find_runs(tmp_path)
     assert [run.path.relative_to(tmp_path).as_posix() for run in runs] == ["a/tb", "b/tb"]
     assert "train/b" in read_run(runs[1].path, runs[1].files).series
+
+
+@pytest.mark.parametrize("lengths", [[40, 15, 90, 22, 61, 17], [200] * 6])
+def test_the_lengths_of_episodes_are_not_the_x_axis(tmp_path: Path, lengths: list[int]) -> None:
+    rows = "".join(f"{10 * n},{n}.5,{length}\n" for n, length in enumerate(lengths))
+    (tmp_path / "own.csv").write_text("episode,reward,steps\n" + rows)
+    data = read(tmp_path)
+    assert points(data, "reward") == [(10 * n, n + 0.5) for n in range(6)]
+    assert data.axis == "episodes"
+    (note,) = data.notes
+    assert "the x-axis is the column 'episode', because the column 'steps' does not rise from row to row" in note
+
+
+def test_a_step_column_that_is_slightly_out_of_order_stays_the_x_axis(tmp_path: Path) -> None:
+    # Parallel environments log the ends of their episodes a little late.
+    steps = [1000 + 100 * n - 150 * (n % 3 == 0) for n in range(100)]
+    (tmp_path / "own.csv").write_text("episode,r,steps\n" + "".join(f"{n},{s},{s}\n" for n, s in enumerate(steps)))
+    data = read(tmp_path)
+    assert data.series["r"].steps.tolist() == sorted(steps)
+    assert not data.notes
+
+
+def test_a_run_that_starts_again_in_the_same_csv_file_is_a_run_of_its_own(tmp_path: Path) -> None:
+    rows = [f"{step},{value},1\n" for value in (1.0, 2.0) for step in range(100, 2001, 100)]
+    (tmp_path / "own.csv").write_text("timesteps,r,episode\n" + "".join(rows))
+    (found,) = find_runs(tmp_path)
+    first, second = read_runs(found.path, found.files)
+    assert points(first, "r") == [(step, 1.0) for step in range(100, 2001, 100)]
+    assert points(second, "r") == [(step, 2.0) for step in range(100, 2001, 100)]
+    assert second.axis == "environment steps"
+    assert "own.csv holds 2 runs, one after the other: its steps go back from 2,000 to 100" in second.notes[0]
+    assert points(read(tmp_path), "r") == points(second, "r")
+
+
+def test_a_run_that_was_resumed_in_the_same_csv_file_loses_the_old_points(tmp_path: Path) -> None:
+    old, new = range(100, 2001, 100), range(1500, 3001, 100)
+    (tmp_path / "own.csv").write_text("step,r\n" + "".join(f"{s},1\n" for s in old) + "".join(f"{s},2\n" for s in new))
+    data = read(tmp_path)
+    assert points(data, "r") == [(s, 1.0) for s in range(100, 1500, 100)] + [(s, 2.0) for s in new]
+    assert "the run was resumed from a checkpoint" in data.notes[0]
+
+
+@pytest.mark.parametrize("order", [-1, 7])
+def test_a_csv_file_whose_rows_have_no_order_is_one_run(tmp_path: Path, order: int) -> None:
+    steps = [100 + 10 * (order * n % 31) for n in range(31)]
+    (tmp_path / "own.csv").write_text("step,r\n" + "".join(f"{s},{s}\n" for s in steps))
+    data = read(tmp_path)
+    assert data.series["r"].steps.tolist() == sorted(steps)
+    assert not data.notes
 
 
 def test_a_table_that_grows_is_read_again(tmp_path: Path) -> None:
