@@ -290,6 +290,8 @@ class SnapshotStore:
             self._objects.begin()
             temporary = begin_folder(self.folder, step)
             record, n_bytes_written = self._write(temporary, step, tree, files, versions or {}, health)
+            # A damaged snapshot that was removed by hand may have had the same serial number.
+            self._serials_of_damaged.discard(record.serial)
             path = publish(temporary)
         except BaseException as error:
             # BaseException, because Ctrl-C must not leave chunks without a record.

@@ -340,6 +340,19 @@ def test_a_snapshot_saved_beside_a_damaged_one_keeps_the_good_ones(tmp_path: Pat
     assert len(objects_in(tmp_path)) == 8
 
 
+def test_a_save_after_the_only_damaged_snapshot_was_removed_succeeds(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    save(store, 10)
+    flip(tmp_path / "step_000000010" / "model.zip")
+    with pytest.raises(SnapshotError, match="no usable snapshot"):
+        store.newest()
+    shutil.rmtree(tmp_path / "step_000000010")
+    save(store, 20)
+    save(store, 30, keep=1)
+    assert store.newest().step == 30
+    assert names_in(tmp_path) == {"step_000000030", "objects"}
+
+
 def test_if_all_snapshots_are_damaged_one_error_gives_the_reasons(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     for step in (1, 2, 3):
