@@ -37,6 +37,8 @@ class RunFiles:
 def find_runs(path: Path) -> tuple[RunFiles, ...]:
     """Return the runs at or below a path.
 
+    Hidden files and folders below the path are left out, such as the incomplete copies of rsync.
+
     :param path: a folder, or one file
     :raises UnreadableRunError: if the path does not exist, holds no log, or has too deeply nested folders
     :raises OSError: if a folder cannot be read
@@ -48,24 +50,31 @@ def find_runs(path: Path) -> tuple[RunFiles, ...]:
     events: dict[Path, tuple[Path, ...]] = {}
     tables: dict[Path, tuple[Path, ...]] = {}
     for name, folders, names in os.walk(path, onerror=_refuse):
-        folders.sort()
+        folders[:] = sorted(each for each in folders if not _is_hidden(each))
+        visible = sorted(each for each in names if not _is_hidden(each))
         folder = Path(name)
         if folders and len(folder.parts) - len(path.parts) >= MAX_LEVELS_BELOW:
             raise UnreadableRunError(
                 f"{path}: its folders are nested more than {MAX_LEVELS_BELOW} levels deep; name a folder inside it"
             )
-        found = tuple(folder / each for each in sorted(names) if EVENT_FILE_MARK in each)
+        found = tuple(folder / each for each in visible if EVENT_FILE_MARK in each)
         if found:
             events[folder] = found
-        logs = tuple(folder / each for each in sorted(names) if _is_log_table(folder / each))
+        logs = tuple(folder / each for each in visible if _is_log_table(folder / each))
         if logs:
             tables[folder] = logs
     if not events and not tables:
         raise UnreadableRunError(
             f"{path}: no event file here (a file with {EVENT_FILE_MARK!r} in its name), no progress.csv, "
-            "monitor.csv or evaluations.npz of SB3, and no CSV file with a step column"
+            "monitor.csv or evaluations.npz of SB3, and no CSV file with a step column. "
+            "Hidden files and folders are left out"
         )
     return _grouped(events, tables)
+
+
+def _is_hidden(name: str) -> bool:
+    # Zip files from macOS hold a second tree of files with attributes.
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _is_log_table(path: Path) -> bool:

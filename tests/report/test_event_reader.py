@@ -149,6 +149,20 @@ def test_nested_folders_are_runs_of_their_own(tmp_path: Path) -> None:
     assert [run.path.relative_to(tmp_path).as_posix() for run in find_runs(tmp_path)] == ["a", "b", "b/tb"]
 
 
+def test_hidden_files_and_folders_below_the_path_are_left_out(tmp_path: Path) -> None:
+    file = write_events(line("x", [1, 2], [1, 2]), tmp_path / "run")
+    (tmp_path / "run" / f".{file.name}.Xa3bQ1").write_bytes(file.read_bytes()[:-9])
+    (tmp_path / "run" / ".progress.csv").write_text("step,a\n1,2\n")
+    for name in (".~tmp~", "__MACOSX"):
+        write_events(line("x", [1], [1]), tmp_path / name)
+    (run,) = find_runs(tmp_path)
+    assert run.files == (file,)
+    (hidden,) = find_runs(tmp_path / ".~tmp~")
+    assert len(hidden.files) == 1
+    (named,) = find_runs(tmp_path / "run" / ".progress.csv")
+    assert named.files == (tmp_path / "run" / ".progress.csv",)
+
+
 def test_a_file_cut_in_the_middle_is_read_up_to_its_last_whole_record(tmp_path: Path) -> None:
     file = write_events(line("a", list(range(100)), [float(i) for i in range(100)]), tmp_path)
     content = file.read_bytes()
