@@ -96,15 +96,16 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
         n_before = sum(len(track.order) for track in tracks.values())
         if is_new_run:
             before = {tag: track.where(track.order < record) for tag, track in tracks.items()}
-            runs.append(InFile({tag: track for tag, track in before.items() if len(track.order)}, notes))
-            tracks = {tag: track.where(track.order >= record) for tag, track in tracks.items()}
-            tracks = {tag: track for tag, track in tracks.items() if len(track.order)}
+            runs.append(InFile(_with_points(before), notes))
+            tracks = _with_points({tag: track.where(track.order >= record) for tag, track in tracks.items()})
             notes = [
                 f"{name} holds {len(runs) + 1} runs, one after the other: its steps go back from {left:,} to "
                 f"{begins:,}. This run is judged from step {begins:,} on, without the earlier points of the file"
             ]
         else:
-            tracks = {tag: _without_old_points(tag, track, record, begins) for tag, track in tracks.items()}
+            tracks = _with_points(
+                {tag: _without_old_points(tag, track, record, begins) for tag, track in tracks.items()}
+            )
             n_replaced = n_before - sum(len(track.order) for track in tracks.values())
             notes.append(
                 f"{name}: the run was resumed from a checkpoint: its steps go back from {left:,} to {begins:,}. "
@@ -214,6 +215,10 @@ def _without_old_points(tag: str, track: Track, record: int, begins: int) -> Tra
     if not cuts:
         return track
     return track.where(is_later | (track.steps < min(cuts)))
+
+
+def _with_points(tracks: Mapping[str, Track]) -> dict[str, Track]:
+    return {tag: track for tag, track in tracks.items() if len(track.order)}
 
 
 class UnreadableRunError(ValueError):

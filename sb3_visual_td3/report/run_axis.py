@@ -131,11 +131,9 @@ def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
     The position of a point is the step that the run had reached when the point was logged. If the order of the points
     in the file cannot be used to find this step, the points are spread over the run in proportion to their own steps.
 
-    :param tracks: the points of one file, by tag
+    :param tracks: the points of one file, by tag; each tag has at least one point
     :return: a series for each tag with another unit: its steps are the tag's own steps, its values are the positions
     """
-    # In a resumed run, a tag may have lost all of its points.
-    tracks = {name: track for name, track in tracks.items() if len(track.order)}
     on_axis = {name for name in tracks if is_on_environment_steps(name)}
     if not on_axis:
         on_axis = {name for name in tracks if is_on_episodes(name)}

@@ -143,6 +143,15 @@ def test_tags_logged_only_in_the_discarded_part_of_a_resumed_run_are_left_out(tm
     assert points(data, tags.ACTOR_LOSS)[-3:] == [(800, 2.0), (850, 2.0), (900, 2.0)]
 
 
+def test_a_tag_that_a_resume_left_out_may_come_back_in_the_next_file(tmp_path: Path) -> None:
+    before = [*run(0, 1000, 50, 1.0, tags.ACTOR_LOSS, tags.Q1_VALUE), (1000, {"eval/mean_reward": 9.0})]
+    write(tmp_path, before + run(800, 900, 50, 2.0, tags.ACTOR_LOSS, tags.Q1_VALUE))
+    write(tmp_path, [(950, {tags.ACTOR_LOSS: 3.0}), (1000, {"eval/mean_reward": 8.0})], 5_000.0)
+    data = read(tmp_path)
+    assert points(data, "eval/mean_reward") == [(1000, 8.0)]
+    assert points(data, tags.ACTOR_LOSS)[-2:] == [(900, 2.0), (950, 3.0)]
+
+
 def test_a_new_run_and_its_resume_are_each_noted(tmp_path: Path) -> None:
     write(tmp_path, run(0, 1000, 50, 1.0) + run(0, 500, 50, 2.0) + run(400, 700, 50, 3.0))
     data = read(tmp_path)
