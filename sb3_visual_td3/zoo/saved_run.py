@@ -176,10 +176,15 @@ def _without_checkpoint(missing: Path) -> str:
         found = f"{missing} has no checkpoints"
     else:
         found = f"{missing.parent} has no checkpoint {missing.name}"
-        names = [each.stem.split("_")[-2] for each in missing.parent.glob("rl_model_*_steps.zip")]
-        if steps := sorted(int(name) for name in names if name.isdecimal()):
-            found += f"; it has those of the steps {', '.join(map(str, steps))}"
+        if checkpoints := _checkpoints(missing.parent):
+            found += f"; it has those of the steps {', '.join(map(str, sorted(checkpoints)))}"
     return f"{found}. 'visual-td3 train --save-freq N' writes a checkpoint every N steps"
+
+
+def _checkpoints(run_dir: Path) -> dict[int, Path]:
+    """Return the checkpoints of a run, by the step at which they were saved."""
+    numbered = {each.stem.split("_")[-2]: each for each in run_dir.glob("rl_model_*_steps.zip")}
+    return {int(name): path for name, path in numbered.items() if name.isdecimal()}
 
 
 def _remedy(run_dir: Path) -> str:
@@ -218,13 +223,33 @@ def read_run(run_dir: Path, **which: Any) -> SavedRun:
         )
     args = read_args(found[0])
     run_dir = run_dir.resolve()
-    name, _, number = run_dir.name.rpartition("_")
-    # rl-zoo finds a run in its original place, with checkpoints. A folder that was moved or renamed is read directly.
-    if name == EnvironmentName(args["env"]) and number.isdigit() and run_dir.parent.name == args["algo"]:
-        return find_run(str(run_dir.parents[1]), args["algo"], args["env"], int(number), **which)
-    model = run_dir / f"{EnvironmentName(args['env'])}.zip"
-    if which.get("load_best"):
-        model = run_dir / BEST_MODEL
+    model = _model_in(run_dir, args["env"], **which)
     if not model.is_file():
         raise ValueError(f"there is no model {model}: {_remedy(run_dir)}")
     return SavedRun(args["algo"], args["env"], run_dir, model)
+
+
+def _model_in(
+    run_dir: Path,
+    env_id: str,
+    load_best: bool = False,
+    load_checkpoint: int | None = None,
+    load_last_checkpoint: bool = False,
+) -> Path:
+    """Return the path of the model that the flags choose, also in a folder that was moved or renamed.
+
+    :raises ValueError: if there is no such checkpoint
+    """
+    if load_best:
+        return run_dir / BEST_MODEL
+    if load_checkpoint is not None:
+        model = run_dir / f"rl_model_{load_checkpoint}_steps.zip"
+        if not model.is_file():
+            raise ValueError(_without_checkpoint(model))
+        return model
+    if load_last_checkpoint:
+        checkpoints = _checkpoints(run_dir)
+        if not checkpoints:
+            raise ValueError(_without_checkpoint(run_dir))
+        return checkpoints[max(checkpoints)]
+    return run_dir / f"{EnvironmentName(env_id)}.zip"

@@ -7,7 +7,7 @@ import yaml
 from torch import nn
 
 from sb3_visual_td3.cli import main
-from sb3_visual_td3.zoo.saved_run import find_run, read_args
+from sb3_visual_td3.zoo.saved_run import find_run, read_args, read_run
 
 ARGS = {"algo": "visual_td3", "env": "LiteDriving-v0", "env_kwargs": None, "hyperparams": None, "gym_packages": []}
 
@@ -82,3 +82,26 @@ def test_a_missing_checkpoint_is_named_with_those_that_exist(tmp_path):
     with pytest.raises(ValueError, match="has those of the steps 20, 100") as refused:
         find_run(str(tmp_path), **which, load_checkpoint=50)
     assert "resume" not in str(refused.value)
+
+
+@pytest.mark.parametrize("folder", ["visual_td3/LiteDriving-v0_1", "my_run"])
+def test_the_folder_of_a_run_gives_the_requested_model_even_after_it_was_renamed(tmp_path, folder):
+    run_dir = run_with(tmp_path, yaml.safe_dump(ARGS)).parents[1]
+    for name in ("LiteDriving-v0.zip", "best_model.zip", "rl_model_900_steps.zip", "rl_model_1000_steps.zip"):
+        (run_dir / name).touch()
+    run_dir = run_dir.rename(tmp_path / folder)
+
+    def model_of(**which):
+        flags = {"load_best": False, "load_checkpoint": None, "load_last_checkpoint": False, **which}
+        return read_run(run_dir, **flags).model_path.name
+
+    assert model_of() == "LiteDriving-v0.zip"
+    assert model_of(load_best=True) == "best_model.zip"
+    assert model_of(load_checkpoint=900) == "rl_model_900_steps.zip"
+    assert model_of(load_last_checkpoint=True) == "rl_model_1000_steps.zip"
+    with pytest.raises(ValueError, match=r"no checkpoint rl_model_7_steps\.zip; it has those of the steps 900, 1000"):
+        model_of(load_checkpoint=7)
+    for step in (900, 1000):
+        (run_dir / f"rl_model_{step}_steps.zip").unlink()
+    with pytest.raises(ValueError, match=r"has no checkpoints\. 'visual-td3 train --save-freq N'"):
+        model_of(load_last_checkpoint=True)
