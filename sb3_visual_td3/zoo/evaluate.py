@@ -435,11 +435,15 @@ def _drive_all(
     models = _models_of(saved, settings)
     labels = [*models, *DRIVERS[1:]]
     drives: dict[str, dict[str, list[Drive]]] = {label: {part.label: [] for part in parts} for label in labels}
+    env_kwargs = saved.env_kwargs()
+    if settings.suite is not None:
+        # CARLA's spawn says where the routes of the training begin. A suite's routes are the same for every run.
+        env_kwargs.pop("spawn", None)
     n_episodes = len(labels) * len(settings.seeds) * sum(part.n_routes for part in parts)
     with tqdm(total=n_episodes, unit="episode", file=sys.stderr, leave=False, disable=None) as bar:
         for part in parts:
             n_parallel = min(n_envs, part.n_routes)
-            env = saved.make_envs(n_parallel, settings.seeds[0], env_kwargs_of(saved.env_kwargs(), part.env_kwargs))
+            env = saved.make_envs(n_parallel, settings.seeds[0], env_kwargs_of(env_kwargs, part.env_kwargs))
             for seed in settings.seeds:
                 drivers = (
                     *(trained_policy(model, not settings.stochastic) for model in models.values()),

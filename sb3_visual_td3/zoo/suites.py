@@ -85,9 +85,8 @@ def suite_parts(suite: str, maps: Sequence[str] | None = None, n_routes: int | N
     if suite == LITE_ROUTES:
         if maps is not None:
             raise ValueError(f"--suite {suite} has maps of its own: drop --maps {' '.join(maps)}")
-        ranges = {"route": "random", "route_length_m": _LITE_LENGTH_M, "route_turns": _LITE_TURNS}
         return [
-            SuitePart(name, {"maps": [name], **ranges}, n_routes or _N_LITE_ROUTES)
+            SuitePart(name, _random_routes(name, _LITE_LENGTH_M, _LITE_TURNS), n_routes or _N_LITE_ROUTES)
             for name in ROUTE_MAP_GROUPS["held_out"]
         ]
     if suite in _TOWN_SUITES:
@@ -107,13 +106,21 @@ def _town_parts(suite: str, maps: Sequence[str] | None, n_routes: int) -> list[S
             f"{town} with a CARLA server"
         )
     return [
-        SuitePart(
-            f"{town}, {task.name}",
-            {"maps": [maps[0]], "route": "random", "route_length_m": task.length_m, "route_turns": task.turns},
-            n_routes,
-        )
+        SuitePart(f"{town}, {task.name}", _random_routes(maps[0], task.length_m, task.turns), n_routes)
         for task in tasks
     ]
+
+
+def _random_routes(name: str, length_m: tuple[float, float], turns: tuple[int, int]) -> dict[str, Any]:
+    """Return the arguments of an environment for random routes on a map."""
+    # Without route_file=None, the route file of a training would remain, and be refused with random routes.
+    return {
+        "maps": [name],
+        "route": "random",
+        "route_file": None,
+        "route_length_m": length_m,
+        "route_turns": turns,
+    }
 
 
 def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> list[SuitePart]:

@@ -2,12 +2,15 @@
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import pytest
 
 from sb3_visual_td3.cli import main
-from sb3_visual_td3.zoo import suites
+from sb3_visual_td3.zoo import evaluate, suites
+from sb3_visual_td3.zoo.saved_run import SavedRun, read_run
 from sb3_visual_td3.zoo.suites import SUITES, suite_parts
 from tests.towns import TOWNS
 
@@ -69,6 +72,42 @@ def test_every_route_of_a_town_suite_has_a_length_within_the_suites_range(suite)
             _, info = env.reset(seed=0, options={"route": number})
             assert least <= info["route_length_m"] <= greatest
         env.close()
+
+
+@pytest.mark.parametrize("suite", ["lite-routes", "town01-train", "file"])
+def test_a_suite_replaces_the_routes_and_the_starts_of_the_training(suite, tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    args = run_dir / "CarlaDriving-v0" / "args.yml"
+    args.parent.mkdir(parents=True)
+    (args.parent / "config.yml").write_text("!!python/object/apply:collections.OrderedDict\n- []\n")
+    (run_dir / "CarlaDriving-v0.zip").touch()
+    trained_on = {"route": "file", "route_file": "training.xml", "spawn": 7, "n_cars": 2}
+    args.write_text(json.dumps({"algo": "visual_td3", "env": "CarlaDriving-v0", "env_kwargs": trained_on}))
+    maps = {"lite-routes": None, "town01-train": ["Town01"], "file": ["Town01"]}[suite]
+    if suite == "file":
+        suite = str(tmp_path / "test.xml")
+        places = '<waypoints><position x="1" y="2" z="0"/><position x="3" y="4" z="0"/></waypoints>'
+        Path(suite).write_text(f'<routes><route id="0" town="Town01">{places}</route></routes>')
+    made = []
+
+    class EnvMadeError(Exception):
+        pass
+
+    def make_envs(self, n_envs, seed, env_kwargs):
+        made.append(env_kwargs)
+        raise EnvMadeError
+
+    monkeypatch.setattr(SavedRun, "make_envs", make_envs)
+    monkeypatch.setattr(evaluate, "_models_of", lambda *_: {})
+    saved = read_run(run_dir)
+    settings = SimpleNamespace(suite=suite, seeds=[0])
+    with pytest.raises(EnvMadeError):
+        evaluate._drive_all(saved, suite_parts(suite, maps), 1, settings)
+    (kwargs,) = made
+    assert "spawn" not in kwargs
+    assert kwargs["n_cars"] == 2
+    expected = ("file", suite) if suite.endswith(".xml") else ("random", None)
+    assert (kwargs["route"], kwargs["route_file"]) == expected
 
 
 def test_evaluate_scores_a_suite(tmp_path, capsys, monkeypatch):
