@@ -112,6 +112,8 @@ def import_packages(packages: Sequence[str]) -> None:
     if packages and current_folder not in sys.path and "" not in sys.path:
         sys.path.append(current_folder)
     for package in packages:
+        if package.startswith("."):  # to Python, this is a module of a package that is not given
+            raise _no_such_module(package)
         try:
             importlib.import_module(package)
         except ModuleNotFoundError as error:
@@ -122,13 +124,17 @@ def import_packages(packages: Sequence[str]) -> None:
                 raise ImportError(
                     f"{PACKAGES_FLAG} {package}: the module needs {error.name}, which is not installed: install it"
                 ) from error
-            name = Path(package).stem
-            is_path = name != package and (package.endswith(".py") or os.sep in package)
-            hint = f"; give the name of the module, {name}" if is_path else ""
-            raise UsageError(
-                f"{PACKAGES_FLAG} {package}: there is no such module among the installed packages or in "
-                f"{current_folder}{hint}"
-            ) from error
+            raise _no_such_module(package) from error
+
+
+def _no_such_module(package: str) -> UsageError:
+    """Return the error for a module that does not exist, or that is given as a path."""
+    name = Path(package.lstrip(".")).stem
+    is_path = package.startswith(".") or package.endswith(".py") or os.sep in package
+    hint = f"; give the name of the module, {name}" if is_path and name else ""
+    return UsageError(
+        f"{PACKAGES_FLAG} {package}: there is no such module among the installed packages or in {os.getcwd()}{hint}"
+    )
 
 
 def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from sb3_visual_td3.common.errors import UsageError
-from sb3_visual_td3.zoo.flags import StorePlainPairs, read_value, store_pairs
+from sb3_visual_td3.zoo.flags import StorePlainPairs, import_packages, read_value, store_pairs
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,12 @@ def test_code_that_fails_is_rejected_and_quoted(text):
     with pytest.raises(UsageError) as refused:
         read_value(text, "-params policy_kwargs")
     assert str(refused.value).startswith(f"-params policy_kwargs: {text!r}")
+
+
+@pytest.mark.parametrize("package", ["./my_envs.py", "../my_envs.py", ".my_envs", "envs/my_envs.py", "my_envs.py"])
+def test_a_path_instead_of_a_module_is_refused_with_the_modules_name(package):
+    with pytest.raises(UsageError, match="give the name of the module, my_envs$"):
+        import_packages([package])
 
 
 StorePairs = type("StorePairs", (argparse.Action,), {"__call__": store_pairs})
