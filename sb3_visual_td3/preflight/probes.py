@@ -41,6 +41,7 @@ SECONDS_PER_PROBE = 36.0
 """Time limit of one probe in seconds: five probes take at most three minutes."""
 
 Picture = NDArray[np.uint8]
+Entries = dict[str, NDArray[Any]]
 
 
 def picture(brightness: int) -> Picture:
@@ -173,6 +174,26 @@ class DelayedReward(Probe):
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), GAMMA)}
 
 
+def in_dict(pictures: Picture) -> Entries:
+    """Return pictures ``(..., 36, 36, 1)`` as a Dict observation, with a vector ``(..., 1)`` that is always 0."""
+    return {"picture": pictures, "vector": np.zeros((*pictures.shape[:-3], 1), np.float32)}
+
+
+class PictureAndVector(gym.ObservationWrapper[Entries, NDArray[np.float32], Picture]):
+    """Show a probe's picture and a constant vector, for models that observe a Dict.
+
+    Without a vector, some settings of a policy would be refused.
+    """
+
+    observation_space = spaces.Dict(
+        {"picture": Probe.observation_space, "vector": spaces.Box(-1.0, 1.0, (1,), np.float32)}
+    )
+
+    def observation(self, observation: Picture) -> Entries:
+        """Return the picture and the vector."""
+        return in_dict(observation)
+
+
 PROBES: tuple[type[Probe], ...] = (ConstantReward, PictureReward, ActionReward, ActionGivenPicture, DelayedReward)
 TOLERANCE = 0.25
 """A value or an action is correct if its error is at most this. The probes look for faults that cause errors of at
@@ -188,19 +209,23 @@ class Answer:
     def __init__(self, model: OffPolicyAlgorithm) -> None:
         self._model = model
 
+    def _observations(self, brightness: int) -> Picture | Entries:
+        """Return a batch that consists of one observation of this brightness."""
+        pictures = picture(brightness)[None]
+        return in_dict(pictures) if isinstance(self._model.observation_space, spaces.Dict) else pictures
+
     def action(self, brightness: int) -> float:
         """Return the policy's action on a picture of this brightness."""
-        actions, _ = self._model.predict(picture(brightness)[None], deterministic=True)
+        actions, _ = self._model.predict(self._observations(brightness), deterministic=True)
         return float(actions[0, 0])
 
     @th.no_grad()
     def value(self, brightness: int) -> float:
         """Return the critics' mean Q value of the action that the policy chooses on a picture of this brightness."""
         model: Any = self._model
-        # Stable-Baselines3's algorithms get pictures with the channels first.
-        tensor = th.as_tensor(picture(brightness).transpose(2, 0, 1)[None].copy(), device=model.device)
+        tensors, _ = model.policy.obs_to_tensor(self._observations(brightness))
         action = th.as_tensor([[self.action(brightness)]], dtype=th.float32, device=model.device)
-        values = model.critic(tensor, action)
+        values = model.critic(tensors, action)
         values = values if isinstance(values, tuple) else (values,)
         return float(sum(value.mean() for value in values) / len(values))
 
@@ -229,7 +254,8 @@ def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgor
     :param probe: class of the environment to train on
     :return: the new model
     """
-    env = DummyVecEnv([probe])
+    observes_dict = isinstance(model.observation_space, spaces.Dict)
+    env = DummyVecEnv([lambda: PictureAndVector(probe()) if observes_dict else probe()])
     algorithm = type(model)
     given: dict[str, Any] = {
         "learning_rate": LEARNING_RATE,
@@ -245,6 +271,11 @@ def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgor
     for name in ("preset", "actor_objective", "critic_loss", "random_shift", "policy_kwargs"):
         if name in known or name == "policy_kwargs":
             given[name] = getattr(model, name, None)
+    if observes_dict:
+        # The actor and the critics have to read the picture, which is all that changes in a probe.
+        given["policy_kwargs"] = {
+            key: value for key, value in given["policy_kwargs"].items() if key not in ("actor_keys", "critic_keys")
+        }
     # Deterministic policies explore by noise; without noise, some answers would depend on chance.
     if "noise_schedule" in known:
         given["noise_schedule"] = NOISE

@@ -383,15 +383,33 @@ def test_each_probe_terminates_with_a_bounded_return_and_is_in_the_catalogue():
         assert check_id(probe) in CATALOGUE
 
 
+CAMERA_AND_STATE = {"env": envs.CameraAndState, "policy": "MultiInputPolicy"}
+ASYMMETRIC = {
+    **CAMERA_AND_STATE,
+    "policy_kwargs": {
+        "encoder": "separate",
+        "trunk_dim": 50,
+        "vectors_skip_trunk": True,
+        "actor_keys": ["camera", "place"],
+        "critic_keys": ["place"],
+    },
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("algorithm", "probes"),
+    ("settings", "probes"),
     # These two probes need the actor, its encoder and the targets. They cover what the three simpler probes test.
-    [(VisualTD3, PROBES), (DDPG, (ActionGivenPicture, DelayedReward))],
+    [
+        ({"env": envs.Dot}, PROBES),
+        ({"env": envs.Dot, "algorithm": DDPG}, (ActionGivenPicture, DelayedReward)),
+        (ASYMMETRIC, (ActionGivenPicture,)),
+    ],
 )
-def test_a_healthy_learner_passes_its_probes(algorithm, probes):
+def test_a_healthy_learner_passes_its_probes(settings, probes):
     examination = Examination()
-    run_probes(model_on(envs.Dot(), algorithm), examination, lambda part: None, probes)
+    model = model_on(**{**settings, "env": settings["env"]()})
+    run_probes(model, examination, lambda part: None, probes)
     assert ids(examination) == []
     assert len(examination.checks) == len(probes)
 
@@ -440,8 +458,19 @@ def test_a_broken_learner_fails_the_right_probe(algorithm, settings, right, wron
     assert ids(examination) == [check_id(wrong)]
 
 
-def test_a_probe_models_action_is_in_range_and_its_q_value_is_finite():
-    answer = Answer(probe_model(model_on(envs.Dot()), PROBES[0]))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"env": envs.Dot},
+        {"env": envs.Dot, "algorithm": DDPG},
+        {**CAMERA_AND_STATE, "algorithm": SAC},
+        CAMERA_AND_STATE,
+        ASYMMETRIC,
+    ],
+)
+def test_a_probe_models_action_is_in_range_and_its_q_value_is_finite(settings):
+    model = model_on(**{**settings, "env": settings["env"]()})
+    answer = Answer(probe_model(model, PROBES[0]))
     assert -1 <= answer.action(0) <= 1
     assert np.isfinite(answer.value(255))
 
