@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -48,8 +49,9 @@ def doctor(
 ) -> Examination:
     """Examine a model and its environment before a training run.
 
-    The environment is reset and stepped with random actions, and afterwards seeded again with the model's seed. The
-    model's weights, optimizers and replay buffer stay as they are, and so do the global random states.
+    The environment is reset and stepped with random actions, and afterwards seeded again: with the model's seed, or at
+    random if the model has no seed. The model's weights, optimizers and replay buffer stay as they are, and so do the
+    global random states.
 
     :param model: a model that has not been trained yet
     :param n_timesteps: environment steps of the planned run, >= 1
@@ -101,8 +103,12 @@ def doctor(
             if probes and isinstance(model, OffPolicyAlgorithm):
                 run_probes(model, examination, progress)
             # Restore the seeds that the model's constructor set, which the first reset of the training uses.
-            if model.seed is not None:
-                env.seed(model.seed)
+            seed = model.seed
+            if seed is None:
+                # Otherwise the environments would continue from the doctor's seeds, so that all trainings would begin
+                # in the same way. env.seed(None) would draw from NumPy's global generator, which the probes seed.
+                seed = int(np.random.default_rng().integers(2**31))
+            env.seed(seed)
             # The checks have stepped the environment, so learn() has to begin with a reset.
             model._last_obs = None
     examination.seconds = time.perf_counter() - begin

@@ -203,8 +203,8 @@ def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: 
         if channels_are_last(picture):
             frames = frames.transpose(0, 1, 4, 2, 3)
         named = f"{key}: " if key in values_by_key else ""
-        _check_contrast(frames, picture, named, examination)
-        _check_change(frames, rollout, named, examination)
+        is_dead = _check_contrast(frames, picture, named, examination)
+        _check_change(frames, rollout, named, is_dead, examination)
         _check_scale(frames, picture, named, examination)
         _check_stack(frames, rollout, named, examination)
 
@@ -219,7 +219,8 @@ def _grey_levels_per_unit(frames: NDArray[Any], picture: spaces.Box) -> float:
     return 255.0 / max(float(np.abs(frames).max()), 1e-12)
 
 
-def _check_contrast(frames: NDArray[Any], picture: spaces.Box, named: str, examination: Examination) -> None:
+def _check_contrast(frames: NDArray[Any], picture: spaces.Box, named: str, examination: Examination) -> bool:
+    """Check that the frames have contrast, and return whether the camera is dead."""
     # deviations, (steps, n_envs): the contrast within the newest channel of each observation, in grey levels.
     deviations = frames[:, :, -1].astype(np.float32).std(axis=(-2, -1)) * _grey_levels_per_unit(frames, picture)
     share = float((deviations < DEAD_STD).mean())
@@ -227,15 +228,17 @@ def _check_contrast(frames: NDArray[Any], picture: spaces.Box, named: str, exami
     # pixels.
     if np.issubdtype(picture.dtype, np.integer) and 0 < frames.max() <= 1:
         examination.skipped("dead_camera", "the pixels are scaled")
-        return
+        return False
+    is_dead = share >= DEAD_SHARE
     mean = float(frames.mean())
     examination.judge(
         "dead_camera",
-        share >= DEAD_SHARE,
+        is_dead,
         f"{named}{share:.0%} of {deviations.size} frames have a standard deviation below {DEAD_STD:g} grey level; the "
         f"mean value is {mean:.3g}",
         {"std": round(float(deviations.mean()), 3), "mean": round(mean, 3)},
     )
+    return is_dead
 
 
 def _continued(rollout: Rollout) -> NDArray[np.bool_]:
@@ -243,14 +246,14 @@ def _continued(rollout: Rollout) -> NDArray[np.bool_]:
     return ~np.stack(rollout.dones)
 
 
-def _check_change(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
+def _check_change(frames: NDArray[Any], rollout: Rollout, named: str, is_dead: bool, examination: Examination) -> None:
     # (steps, n_envs)
     is_equal = (frames[:-1] == frames[1:]).all(axis=(2, 3, 4))
     continued = _continued(rollout)
     if not continued.any():
         examination.skipped("frozen_camera", "every episode ended after one step")
         return
-    if "dead_camera" in [finding.id for finding in examination.findings]:
+    if is_dead:
         examination.skipped("frozen_camera", "the camera shows nothing")
         return
     # If the rewards do not change either, but a reset changes the picture, the camera works and nothing moves.
@@ -276,8 +279,9 @@ def _check_scale(frames: NDArray[Any], picture: spaces.Box, named: str, examinat
         f"{named}the largest pixel value of {len(frames)} pictures is {largest:.3g}, but the space allows up to "
         f"{high:g}"
     )
-    # A camera whose pictures are always black is dead, whatever the scale of the pixels.
-    is_scaled = high >= 255 and 0 < largest <= 1
+    # A camera whose pictures are always black is dead, whatever the scale of the pixels. An unbounded space holds
+    # features, which have no scale.
+    is_scaled = high >= 255 and math.isfinite(high) and 0 < largest <= 1
     # A white pixel that is divided by 255 twice has the value 1 / 255.
     is_scaled_twice = high == 1 and 0 < largest <= 1.001 / 255
     examination.judge("scaled_pixels", is_scaled or is_scaled_twice, evidence, largest)

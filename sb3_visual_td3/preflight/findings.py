@@ -375,8 +375,9 @@ class Examination:
     _found: dict[str, Finding] = field(default_factory=dict)
 
     def passed(self, check_id: str, value: Any = None) -> None:
-        """Record that a check has passed, with its measurement."""
-        self.checks[check_id] = Check(check_id, "pass", value)
+        """Record that a check has passed, with its measurement, unless it has failed, such as for another camera."""
+        if check_id not in self._found:
+            self.checks[check_id] = Check(check_id, "pass", value)
 
     def skipped(self, check_id: str, reason: str) -> None:
         """Record why a check could not be made, unless the check already has a result."""

@@ -27,7 +27,7 @@ from sb3_visual_td3.preflight.rollouts import Observations, Rollout, transitions
 from sb3_visual_td3.training_state.random_state import random_states_kept
 
 N_UPDATES = 4
-"""Number of updates whose gradients are recorded: two of them update the actor of TD3."""
+"""Minimum number of updates whose gradients are recorded: with TD3's default, two of them update the actor."""
 BATCH_SIZE = 32
 N_FIT_STEPS, FIT_S = 100, 10.0
 """Maximum number of gradient steps on one batch, and their maximum processor time in seconds."""
@@ -201,14 +201,20 @@ def _groups_of(model: OffPolicyAlgorithm) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
+def _n_updates(model: OffPolicyAlgorithm) -> int:
+    """Return how many updates to make, so that two of them update the actor and the target networks."""
+    return max(N_UPDATES, 2 * getattr(model, "policy_delay", 1))
+
+
 def _check_updates(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
     twin = copy_of(model, rollout)
+    n_updates = _n_updates(model)
     recorder = GradientRecorder(twin)
     before = [weight.detach().clone() for weight in twin.critic_target.parameters()]  # type: ignore[attr-defined]
     twin.train(gradient_steps=1, batch_size=BATCH_SIZE)
     begin = time.perf_counter()
-    twin.train(gradient_steps=N_UPDATES - 1, batch_size=BATCH_SIZE)
-    seconds = (time.perf_counter() - begin) / (N_UPDATES - 1)
+    twin.train(gradient_steps=n_updates - 1, batch_size=BATCH_SIZE)
+    seconds = (time.perf_counter() - begin) / (n_updates - 1)
     # The batch is smaller than in the run, where updates take longer: the number is only a rough guide.
     examination.passed("updates_per_second", {"batch_size": BATCH_SIZE, "updates_per_second": round(1 / seconds, 1)})
 
@@ -217,7 +223,7 @@ def _check_updates(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exa
         norms[name] = recorder.of_weights(weights)
         if norms[name] == 0:
             frozen.append(name)
-    evidence = f"{' and '.join(frozen)}: no gradient in {N_UPDATES} updates"
+    evidence = f"{' and '.join(frozen)}: no gradient in {n_updates} updates"
     examination.judge(
         "group_without_gradient", bool(frozen), evidence, {k: float(f"{v:.3g}") for k, v in norms.items()}
     )
@@ -227,7 +233,7 @@ def _check_updates(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exa
     critic = list(twin.critic.parameters())  # type: ignore[attr-defined]
     moved = recorder.norm("critic") > 0
     if "target_frozen" not in examination.checks or examination.checks["target_frozen"].status != "fail":
-        evidence = f"{N_UPDATES} updates with tau={model.tau:g} change the critics, but not their target networks"
+        evidence = f"{n_updates} updates with tau={model.tau:g} change the critics, but not their target networks"
         examination.judge("target_frozen", moved and bool(critic) and distance == 0, evidence, float(f"{distance:.3g}"))
 
 
@@ -277,7 +283,7 @@ def _actor_gradient(model: OffPolicyAlgorithm, rollout: Rollout, is_cut: bool) -
     recorder = GradientRecorder(twin)
     try:
         th.manual_seed(0)
-        twin.train(gradient_steps=N_UPDATES, batch_size=BATCH_SIZE)
+        twin.train(gradient_steps=_n_updates(model), batch_size=BATCH_SIZE)
     except RuntimeError as error:
         # The loss no longer depends on any weight, so there is no other path.
         if is_cut and "does not require grad" in str(error):

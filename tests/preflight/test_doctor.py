@@ -30,6 +30,7 @@ from sb3_visual_td3.preflight.probes import (
     probe_model,
     run_probes,
 )
+from sb3_visual_td3.preflight.rollouts import Rollout
 from sb3_visual_td3.preflight.settings_checks import check_settings
 from sb3_visual_td3.training_state.random_state import random_states_kept
 from tests.preflight import pixel_envs as envs
@@ -98,6 +99,38 @@ def test_an_observation_that_is_not_finite_is_named_first():
     # CnnPolicy refuses float images, but MlpPolicy accepts them.
     model = model_on(envs.NotFinite(envs.Dot()), TD3, "MlpPolicy")
     assert ids(examine(model))[0] == "non_finite_observation"
+
+
+def checked(space, observations):
+    """Return the examination of observations that each have a leading axis for one environment."""
+    n_steps = len(observations) - 1
+    rewards, dones = [np.ones(1)] * n_steps, [np.zeros(1, bool)] * n_steps
+    rollout = Rollout(observations, observations[1:], [np.zeros((1, 1))] * n_steps, rewards, dones, [[{}]] * n_steps)
+    examination = Examination()
+    environment_checks.check_observations(rollout, space, examination)
+    return examination
+
+
+@pytest.mark.parametrize("keys", ["ab", "ba"])
+@pytest.mark.parametrize(("other", "expected"), [("moving", []), ("frozen", ["frozen_camera"])])
+def test_a_dead_camera_is_a_failed_check_whatever_another_camera_shows(keys, other, expected):
+    dead_key, other_key = keys
+    noise_of = np.random.default_rng(0).integers(0, 256, (31, 1, 1, 16, 16), np.uint8)
+    if other == "frozen":
+        noise_of[:] = noise_of[0]
+    pictures = {dead_key: np.zeros_like(noise_of), other_key: noise_of}
+    camera = spaces.Box(0, 255, (1, 16, 16), np.uint8)
+    observations = [{key: pictures[key][step] for key in "ab"} for step in range(31)]
+    examination = checked(spaces.Dict({"a": camera, "b": camera}), observations)
+    assert ids(examination) == ["dead_camera", *expected]
+    assert [check.id for check in examination.checks.values() if check.status == "fail"] == ids(examination)
+
+
+def test_feature_maps_without_bounds_are_not_scaled_pixels():
+    maps = np.random.default_rng(0).random((31, 1, 3, 8, 8), np.float32)
+    space = spaces.Box(-np.inf, np.inf, (3, 8, 8), np.float32)
+    assert ids(checked(space, list(maps))) == []
+    assert ids(checked(spaces.Box(0, 255, (3, 8, 8), np.float32), list(maps))) == ["scaled_pixels"]
 
 
 @pytest.mark.slow
@@ -291,6 +324,9 @@ HEALTHY = {
     "TQC": lambda: model_on(envs.Dot(), TQC),
     "Pendulum": lambda: model_on("Pendulum-v1", TD3, "MlpPolicy", action_noise=noise(n=1)),
     "Pendulum, n-step returns": lambda: model_on("Pendulum-v1", TD3, "MlpPolicy", action_noise=noise(n=1), n_steps=3),
+    "Pendulum, policy_delay=5": lambda: model_on(
+        "Pendulum-v1", TD3, "MlpPolicy", action_noise=noise(n=1), policy_delay=5
+    ),
     "LiteDriving": lambda: model_on("LiteDriving-v0"),
 }
 
@@ -315,6 +351,16 @@ def test_examining_a_model_changes_neither_its_weights_nor_its_later_training():
         model.learn(60)
         weights.append(model.get_parameters()["policy"])
     assert all(th.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_trainings_without_a_seed_begin_differently_after_an_examination():
+    starts = []
+    for _ in range(2):
+        model = model_on("Pendulum-v1", SAC, "MlpPolicy", seed=None)
+        np.random.seed(0)  # as the probes do
+        doctor(model, n_steps=20)
+        starts.append(model.get_env().reset())
+    assert not np.array_equal(*starts)
 
 
 def test_random_states_are_restored():
