@@ -6,6 +6,7 @@ If the Ray actor dies, the slot starts another one and answers the pending step 
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import time
 from collections.abc import Mapping
@@ -36,6 +37,14 @@ _LISTEN_TIMEOUT_S = 10.0
 _RESTART_PAUSE_S = 0.2
 """The slot waits for ``0.2 * 2**n`` seconds before the n-th restart since the environment's last step, for n >= 2."""
 _LOG = logging.getLogger("sb3_visual_td3")
+
+
+def ray_timeout(seconds: float) -> float | None:
+    """Return a timeout as Ray expects it, where None stands for an infinite wait.
+
+    :param seconds: longest wait, may be infinite
+    """
+    return None if seconds == math.inf else seconds
 
 
 class EnvLostError(RuntimeError):
@@ -460,7 +469,7 @@ class EnvSlot:
     def _fetch(self, answer_ref: Any) -> Any:
         """Return the answer to a Ray call, or raise the environment's exception."""
         try:
-            answer = self._ray.get(answer_ref, timeout=self._patience_s)
+            answer = self._ray.get(answer_ref, timeout=ray_timeout(self._patience_s))
         except self._ray.exceptions.GetTimeoutError as error:
             raise EnvLostError(
                 f"environment {self.index}: {self._silence}; check its machine, or raise patience_s"

@@ -25,6 +25,7 @@ from sb3_visual_td3.vec_env.env_slot import (
     EnvSlot,
     Pending,
     close_slots,
+    ray_timeout,
 )
 from sb3_visual_td3.vec_env.ray_session import RaySession
 
@@ -63,7 +64,8 @@ class RayVecEnv(VecEnv):
     :param direct: True sends steps over direct network connections if possible; False always uses Ray's calls, which
         are slower
     :param deadline_s: longest wait for all environments, in seconds; None for no deadline
-    :param patience_s: longest wait for one answer in seconds, after which the environment is restarted
+    :param patience_s: longest wait for one answer in seconds, after which the environment is restarted; infinity for
+        no limit
     :raises ImportError: if Ray is not installed
     :raises ValueError: if an argument is out of range, or no cluster can be joined
     """
@@ -126,7 +128,7 @@ class RayVecEnv(VecEnv):
         if not missing:
             return
         _LOG.warning("%s; waiting for up to %g s", self._shortage(len(missing), options), self._patience_s)
-        _, missing = self._ray.wait(waiting, num_returns=len(waiting), timeout=self._patience_s)
+        _, missing = self._ray.wait(waiting, num_returns=len(waiting), timeout=ray_timeout(self._patience_s))
         if missing:
             raise ValueError(f"{self._shortage(len(missing), options)}; request less, or add machines")
 
@@ -227,7 +229,8 @@ class RayVecEnv(VecEnv):
         connected = {slot.connection: slot for slot in waiting if slot.connection is not None}
         refs = [slot.answer_ref for slot in waiting]
         if not connected:
-            ready, _ = self._ray.wait(refs, num_returns=n, timeout=max(0.0, end - time.monotonic()))
+            timeout = ray_timeout(max(0.0, end - time.monotonic()))
+            ready, _ = self._ray.wait(refs, num_returns=n, timeout=timeout)
             return self._slots_of(ready, waiting)
         # No function waits for connections and for Ray's answers together. If all steps use connections, this loop
         # checks once a second with Ray whether an actor has died, because a machine that loses its power does not close

@@ -1,5 +1,6 @@
 """Tests that RayVecEnv is a complete VecEnv, and that its results equal those of SubprocVecEnv."""
 
+import math
 import sys
 from functools import partial
 
@@ -10,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
 
-from sb3_visual_td3.vec_env import RayVecEnv
+from sb3_visual_td3.vec_env import RayVecEnv, ray_vec_env
 from tests.vec_env.envs import BrokenEnv, CountEnv, SpaceEnv, make_drive
 
 pytestmark = pytest.mark.ray
@@ -234,6 +235,15 @@ def test_a_local_environment_class_can_be_sent(make_vec):
 def test_an_invalid_argument_is_named(kwargs, text):
     with pytest.raises(ValueError, match=text):
         RayVecEnv([CountEnv], **kwargs)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_the_patience_may_be_infinite(direct, make_vec, monkeypatch):
+    monkeypatch.setattr(ray_vec_env, "_WARN_AFTER_S", 0.0)  # so that the long wait for room begins at once
+    env = make_vec([CountEnv], direct=direct, patience_s=math.inf)
+    env.reset()
+    env.step(np.zeros((1, 1), np.float32))
+    assert env.n_rebuilds == 0
 
 
 def test_no_environments_are_refused():
