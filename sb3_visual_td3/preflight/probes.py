@@ -179,15 +179,16 @@ def in_dict(pictures: Picture) -> Entries:
     return {"picture": pictures, "vector": np.zeros((*pictures.shape[:-3], 1), np.float32)}
 
 
-class PictureAndVector(gym.ObservationWrapper[Entries, NDArray[np.float32], Picture]):
+class PictureAndVector(gym.ObservationWrapper[Any, NDArray[np.float32], Picture]):
     """Show a probe's picture and a constant vector, for models that observe a Dict.
 
     Without a vector, some settings of a policy would be refused.
     """
 
-    observation_space = spaces.Dict(
-        {"picture": Probe.observation_space, "vector": spaces.Box(-1.0, 1.0, (1,), np.float32)}
-    )
+    def __init__(self, env: gym.Env[Picture, NDArray[np.float32]]) -> None:
+        super().__init__(env)
+        vector = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.observation_space = spaces.Dict({"picture": env.observation_space, "vector": vector})
 
     def observation(self, observation: Picture) -> Entries:
         """Return the picture and the vector."""

@@ -73,7 +73,7 @@ def test_code_that_fails_is_rejected_and_quoted(text):
 
 @pytest.mark.parametrize("package", ["./my_envs.py", "../my_envs.py", ".my_envs", "envs/my_envs.py", "my_envs.py"])
 def test_a_path_instead_of_a_module_is_refused_with_the_modules_name(package):
-    with pytest.raises(UsageError, match="give the name of the module, my_envs$"):
+    with pytest.raises(UsageError, match=r"give the name of the module, my_envs$"):
         import_packages([package])
 
 
