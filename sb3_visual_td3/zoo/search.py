@@ -137,7 +137,8 @@ class Worker:
 
         :param n_jobs: number of trials at a time, each in a thread
         :raises SearchStoppedError: if several trials in a row fail
-        :raises KeyboardInterrupt: if the user interrupts; the trial's parameters are queued again
+        :raises KeyboardInterrupt: if the user interrupts. A single trial ends at once, and its parameters are queued
+            again; the trials of several threads are finished first.
         """
         if n_jobs == 1:
             self._run_trials()
@@ -147,6 +148,10 @@ class Worker:
                 # result() raises a thread's exception; _is_over then ends the other threads after their current trial.
                 for thread in [threads.submit(self._run_in_thread) for _ in range(n_jobs)]:
                     thread.result()
+            except KeyboardInterrupt:  # raised in the main thread alone, so the trials continue
+                self._is_over = True
+                _print("interrupted: the search ends after the running trials")
+                raise
             finally:
                 self._is_over = True
 
@@ -204,8 +209,8 @@ class Worker:
         except KeyboardInterrupt:
             # The trial is read before it fails, because its parameters are queued again.
             frozen = self._storage.get_trial(trial_id_of(self._study, self._storage, trial.number))
-            if fail(self._study, self._storage, trial.number, "interrupted"):
-                queue_again(self._study, frozen)
+            if fail(self._study, self._storage, trial.number, "interrupted") and queue_again(self._study, frozen):
+                _print("interrupted: the parameters of the trial are queued again")
             raise
         except Exception as error:
             self._fail(trial, error)
@@ -367,10 +372,8 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
     print(f"Study {study.study_name}: sampler {manager.sampler}, pruner {manager.pruner}", flush=True)
     on_start()
     budget = Budget(manager.n_trials, manager.max_total_trials)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # an interrupted search has a report too
         Worker(study, storage, objective, budget).run(manager.n_jobs)
-    except KeyboardInterrupt:
-        print("interrupted: the parameters of the trial are queued again", flush=True)
     write_report(manager, study, is_ours)
     return study
 

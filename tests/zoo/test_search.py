@@ -3,8 +3,10 @@
 This also holds if some of its own trials or of the other workers' trials fail.
 """
 
+import os
+import signal
 import time
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 
 import optuna
 import pytest
@@ -105,7 +107,7 @@ def test_failures_that_are_not_in_a_row_do_not_end_a_search():
     assert states(study).count("FAIL") > search.MAX_FAILURES
 
 
-def test_an_interrupted_trial_is_queued_again():
+def test_an_interrupted_trial_is_queued_again(capsys):
     def objective(trial):
         draws(trial)
         raise KeyboardInterrupt
@@ -115,6 +117,41 @@ def test_an_interrupted_trial_is_queued_again():
         worker.run()
     assert states(study) == ["FAIL", "WAITING"]
     assert study.trials[1].system_attrs["fixed_params"] == study.trials[0].params
+    assert capsys.readouterr().out == "interrupted: the parameters of the trial are queued again\n"
+
+
+def test_an_interrupted_trial_without_parameters_is_not_queued_again(capsys):
+    def objective(trial):
+        raise KeyboardInterrupt
+
+    worker, study = make_worker(objective, Budget(5))
+    with pytest.raises(KeyboardInterrupt):
+        worker.run()
+    assert states(study) == ["FAIL"]
+    assert "queued again" not in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_search_with_threads_after_the_running_trials(monkeypatch):
+    both_run, has_spoken, lines = Barrier(2), Event(), []
+
+    def show(line):
+        lines.append(line)
+        has_spoken.set()
+
+    def objective(trial):
+        x = draws(trial)
+        if both_run.wait(300) == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert has_spoken.wait(300)  # the user is told while the trials run
+        return x
+
+    monkeypatch.setattr(search, "_print", show)
+    worker, study = make_worker(objective, Budget(5))
+    with pytest.raises(KeyboardInterrupt):
+        worker.run(n_jobs=2)
+    assert states(study) == ["COMPLETE", "COMPLETE"]
+    assert lines[0] == "interrupted: the search ends after the running trials"
+    assert not any("queued again" in line for line in lines)
 
 
 def test_a_worker_that_was_considered_dead_continues():
