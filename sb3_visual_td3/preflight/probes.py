@@ -210,21 +210,21 @@ class Answer:
     def __init__(self, model: OffPolicyAlgorithm) -> None:
         self._model = model
 
-    def _observations(self, brightness: int) -> Picture | Entries:
+    def _batch_of(self, brightness: int) -> Picture | Entries:
         """Return a batch that consists of one observation of this brightness."""
         pictures = picture(brightness)[None]
         return in_dict(pictures) if isinstance(self._model.observation_space, spaces.Dict) else pictures
 
     def action(self, brightness: int) -> float:
         """Return the policy's action on a picture of this brightness."""
-        actions, _ = self._model.predict(self._observations(brightness), deterministic=True)
+        actions, _ = self._model.predict(self._batch_of(brightness), deterministic=True)
         return float(actions[0, 0])
 
     @th.no_grad()
     def value(self, brightness: int) -> float:
         """Return the critics' mean Q value of the action that the policy chooses on a picture of this brightness."""
         model: Any = self._model
-        tensors, _ = model.policy.obs_to_tensor(self._observations(brightness))
+        tensors, _ = model.policy.obs_to_tensor(self._batch_of(brightness))
         action = th.as_tensor([[self.action(brightness)]], dtype=th.float32, device=model.device)
         values = model.critic(tensors, action)
         values = values if isinstance(values, tuple) else (values,)
