@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -371,7 +372,7 @@ def hyperparam_rows(manifest: RunManifest | None) -> tuple[tuple[str, str], ...]
     ]
     for prefix, values in (("", manifest.hyperparams), ("git ", manifest.git or {}), ("machine ", manifest.machine)):
         rows += [(name, _text(value)) for name, value in flattened(values, prefix)]
-    rows += [("command", " ".join(manifest.command))] if manifest.command else []
+    rows += [("command", shlex.join(manifest.command))] if manifest.command else []
     rows += [(f"version of {package}", _text(version)) for package, version in sorted(manifest.versions.items())]
     return tuple((name, value) for name, value in rows if value != "null")
 

@@ -41,8 +41,8 @@ _PATH_OF = {
 itself."""
 
 # Names and paths come from files of the run. They are shown as part of a command only if they have no special
-# characters.
-_PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,100}")
+# characters, not even a space, and do not look like a flag.
+_PLAIN = re.compile(r"(?!-)[A-Za-z0-9_./:-]{1,100}")
 
 
 class Snippet(NamedTuple):
@@ -70,7 +70,7 @@ def _key_value(key: str, value: Any) -> str | None:
     if _PLAIN.fullmatch(plain):
         return plain
     quoted = f"{key}:{value!r}"
-    if any(character in quoted for character in '"$`\\!') or not quoted.isprintable():
+    if quoted.startswith("-") or any(character in quoted for character in '"$`\\!') or not quoted.isprintable():
         return None
     return f'"{quoted}"'
 
@@ -181,16 +181,17 @@ class _Advice:
                 key_values.update(layer.key_values)
         if not self.by_zoo or algo is None or self.env is None:
             return None
+        conf_file, packages = settings.value("conf_file"), settings.value("gym_packages")
+        flags_of_run = [("--algo", [algo]), ("--env", [self.env])]
+        if isinstance(conf_file, str):
+            flags_of_run.append(("--conf-file", [conf_file]))
+        if isinstance(packages, list) and packages:
+            flags_of_run.append(("--gym-packages", packages))
+        if not all(_PLAIN.fullmatch(str(value)) for _, values in flags_of_run for value in values):
+            return None
+        parts = [" ".join([flag, *map(str, values)]) for flag, values in flags_of_run]
         # Each of these flags may appear only once on the command line.
         key_values["--hyperparams"] = {**key_values.get("--hyperparams", {}), **(hyperparams or {})}
-        parts = [f"--algo {algo}", f"--env {self.env}"]
-        conf_file, packages = settings.value("conf_file"), settings.value("gym_packages")
-        if isinstance(conf_file, str):
-            parts.append(f"--conf-file {conf_file}")
-        if isinstance(packages, list) and packages:
-            parts.append(" ".join(["--gym-packages", *map(str, packages)]))
-        if not all(_PLAIN.fullmatch(word) for part in parts for word in part.split()):
-            return None
         for flag, values in key_values.items():
             words = [_key_value(key, value) for key, value in values.items()]
             if None in words:

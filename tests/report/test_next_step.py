@@ -118,6 +118,18 @@ def test_names_that_are_unsafe_in_a_shell_are_not_put_into_a_command(name: str) 
     assert not step.snippets
 
 
+@pytest.mark.parametrize("name", ["algo", "env_id", "conf_file", "gym_packages"])
+@pytest.mark.parametrize("text", ["td3\nbash x.sh\n:", "td3 --track", "--track", "td3\n"])
+def test_names_never_add_lines_or_flags_to_a_command(name: str, text: str) -> None:
+    value = [text] if name == "gym_packages" else text
+    assert not next_step(analysed(healthy(), Layer("rl-zoo's args.yml", {**ZOO.values, name: value}))).snippets
+
+
+@pytest.mark.parametrize("pair", [{"--track": 1}, {"--track": "a b"}, {"gamma\n": "a b"}])
+def test_a_changed_hyperparameter_never_adds_lines_or_flags_to_a_command(pair: dict[str, Any]) -> None:
+    assert not next_step(analysed(healthy(), replace(ZOO, key_values={"--hyperparams": pair}))).snippets
+
+
 @pytest.mark.parametrize("name", ["algo", "env_id"])
 def test_without_algorithm_or_environment_no_command_is_suggested(name: str) -> None:
     known = {key: value for key, value in ZOO.values.items() if key != name}
