@@ -87,16 +87,21 @@ def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     """Infer the kind from the combination of losses, if no single tag identifies it.
 
     Some libraries log an actor loss and a critic loss for A2C and PPO too. These two losses therefore show an
-    off-policy algorithm only if both have SB3's names, or if a Q value or a Q loss is also logged.
+    off-policy algorithm only if both have SB3's names, if a Q value or a Q loss is also logged, or if there are two
+    critics.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]
     entropy = [name for name, known in words.items() if "entropy" in known]
-    q_losses = [name for name in critic if "critic" not in words[name]]
+    q_losses = [name for name in critic if not any(word.startswith("critic") for word in words[name])]
+    # Tianshou logs critic1 and critic2. A run with several agents also numbers its actors.
+    numbered = [name for name in critic if words[name] & {"critic1", "critic2"} or words[name] >= {"critic", "1"}]
+    numbered += [name for name in critic if words[name] >= {"critic", "2"}]
+    has_twins = len(numbered) >= 2 and len(actor) == 1
     twins = [name for name in q_values if words[name] & {"q1", "q2", "qf1", "qf2"}]
     if actor and value and (entropy or not critic):
         return RunKind(Family.ON_POLICY, "A2C or PPO", tuple(sorted([*actor, *value, *entropy])))
-    if actor and (q_values or q_losses):
+    if actor and (q_values or q_losses or has_twins):
         return RunKind(Family.OFF_POLICY, "TD3, DDPG or SAC", tuple(sorted([*actor, *critic, *q_values])))
     if "train/actor_loss" in words and "train/critic_loss" in words:
         return RunKind(Family.OFF_POLICY, "TD3 or DDPG", ("train/actor_loss", "train/critic_loss"))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.tag_search import is_on_environment_steps
 
 FloatArray = npt.NDArray[np.float64]
 StepArray = npt.NDArray[np.int64]
@@ -151,10 +152,13 @@ class SeriesSet:
 
     :param series: tag to series; a tag without a point counts as not logged
     :param known_flags: 0/1 tags from other files such as run.json; used only for tags that the run did not log
+    :param may_count_environment_steps: False if the run's files state another unit of the x-axis; the names of the tags
+        then do not show the unit
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
     known_flags: Mapping[str, bool] = field(default_factory=dict)
+    may_count_environment_steps: bool = True
     _results: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -193,14 +197,15 @@ class SeriesSet:
     def length_from(self, names: Iterable[str]) -> int | None:
         """Return the length of the run in environment steps, as the given tags show it.
 
-        The length is the largest step of the tags whose x-axis counts environment steps, or the sum of the episode
-        lengths if that is larger. Tags with an unknown x-axis count only if there is nothing else.
+        The length is the largest step of the tags whose names show that their x-axis counts environment steps, or the
+        sum of the episode lengths if that is larger. Tags with an unknown x-axis count only if there is nothing
+        else.
 
         :param names: the tags to read
         :return: the length in environment steps; None if none of these tags shows it
         """
         logged = [name for name in names if name in self]
-        known = [int(self[name].steps[-1]) for name in logged if tags.is_on_steps(name)]
+        known = [int(self[name].steps[-1]) for name in logged if is_on_environment_steps(name)]
         if tags.EPISODE_LENGTH in logged:
             lengths = self[tags.EPISODE_LENGTH].finite.values
             with np.errstate(over="ignore"):
@@ -257,7 +262,8 @@ def _last_per_step(series: Series) -> Series:
 def not_finite_from(series: Series) -> int | None:
     """Return the step from which a series, finite until then, holds only NaN and infinity; otherwise None.
 
-    NaN between finite values means that there was nothing to log, such as no evaluation, and so does a NaN at the end.
+    NaN between finite values means that there was nothing to log, such as no evaluation, and so does a NaN at the end
+    of such a series. NaN before the first finite value is ignored, because there may be nothing to log at first.
     """
     if len(series) == 0:
         return None
@@ -266,9 +272,11 @@ def not_finite_from(series: Series) -> int | None:
     if is_finite[series.steps == series.steps[-1]].any():
         return None
     good = np.flatnonzero(is_finite)
-    if good.size and good.size < good[-1] + 1:
+    if good.size == 0:
+        return int(series.steps[0])
+    if good.size < good[-1] - good[0] + 1:
         return None
-    return int(series.steps[good.size])
+    return int(series.steps[good[-1] + 1])
 
 
 def ended_not_finite(data: SeriesSet) -> int | None:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from sb3_visual_td3.common import tags
+
 ROLLOUT_WINDOW = 100
 """A logged mean of training returns is assumed to be the mean over this many episodes, as in SB3
 (``stats_window_size``)."""
@@ -114,8 +116,16 @@ def return_tag(name: str) -> ReturnTag | None:
 
 
 def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:
-    """Return the tags that hold returns, sorted by ``ReturnTag.rank``: the best evidence comes first."""
+    """Return the tags that hold returns, sorted by ``ReturnTag.rank``: the best evidence comes first.
+
+    If a run logged returns under this package's name or SB3's, tags under ``reward/`` are terms of the reward, such as
+    ``reward/total``.
+    """
+    names = list(names)
+    has_terms = any(name in names for name in (tags.EPISODE_REWARD, tags.OF_SB3["ep_rew_mean"]))
     found = [tag for tag in map(return_tag, names) if tag is not None]
+    if has_terms:
+        found = [tag for tag in found if not tag.name.startswith(tags.REWARD)]
     return tuple(sorted(found, key=lambda tag: (tag.rank, tag.name)))
 
 
@@ -147,6 +157,10 @@ _Q_WORDS = frozenset(["q", "q1", "q2", "qf", "qf1", "qf2", "qvalue", "qvalues"])
 _NOT_Q = frozenset(["loss", "target", "gap", "bound", "std", "min", "max", "norm", "lr", "grad", "diff", "difference"])
 
 
+ACTOR_WORDS = frozenset(["actor", "policy", "pi"])
+CRITIC_WORDS = _Q_WORDS | {"critic"}
+
+
 def find_q_values(names: Iterable[str]) -> tuple[str, ...]:
     """Return the tags that hold Q values; tags for the policy's own actions come first."""
     found = [name for name in names if _Q_WORDS & set(words_of(name)) and not _NOT_Q & set(words_of(name))]
@@ -155,16 +169,17 @@ def find_q_values(names: Iterable[str]) -> tuple[str, ...]:
 
 def find_actor_losses(names: Iterable[str]) -> tuple[str, ...]:
     """Return the tags that hold the loss of a policy."""
-    return tuple(sorted(name for name in names if _is_loss_of(name, {"actor", "policy", "pi"})))
+    return tuple(sorted(name for name in names if _is_loss_of(name, ACTOR_WORDS)))
 
 
 def find_critic_losses(names: Iterable[str]) -> tuple[str, ...]:
     """Return the tags that hold the loss of a critic, which is a squared error of Q."""
-    return tuple(sorted(name for name in names if _is_loss_of(name, _Q_WORDS | {"critic"})))
+    return tuple(sorted(name for name in names if _is_loss_of(name, CRITIC_WORDS)))
 
 
 def _is_loss_of(name: str, networks: Iterable[str]) -> bool:
-    words = set(words_of(name))
+    # Numbered networks, such as Tianshou's "update/loss/critic1", count like the network itself.
+    words = {word for found in words_of(name) for word in (found, found.rstrip("0123456789"))}
     return "loss" in words and bool(words & set(networks))
 
 
@@ -181,3 +196,8 @@ def is_standard(name: str) -> bool:
     The x-axis of such a tag counts environment steps; for the exceptions see ``STANDARD_PREFIXES``.
     """
     return name.startswith(STANDARD_PREFIXES) or name in {"charts/episodic_return", "charts/episodic_length"}
+
+
+def is_on_environment_steps(name: str) -> bool:
+    """Return whether a tag's name shows that its x-axis counts environment steps."""
+    return (tags.is_on_steps(name) or is_standard(name)) and not tags.is_on_episodes(name)

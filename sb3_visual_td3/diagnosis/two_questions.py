@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from sb3_visual_td3.common.tags import is_on_episodes, is_on_steps
+import numpy as np
+
 from sb3_visual_td3.diagnosis.baseline_comparison import Comparison, compare_with_baselines
 from sb3_visual_td3.diagnosis.own_scale import Stability, judge_stability
 from sb3_visual_td3.diagnosis.return_curve import (
@@ -17,8 +19,8 @@ from sb3_visual_td3.diagnosis.return_curve import (
     judge_learning,
 )
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
-from sb3_visual_td3.diagnosis.series import SeriesSet, not_finite_from, once_per_run
-from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES, find_returns
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, not_finite_from, once_per_run
+from sb3_visual_td3.diagnosis.tag_search import find_returns, is_on_environment_steps, return_tag
 from sb3_visual_td3.diagnosis.verdict import Verdict
 
 EvidenceLevel = Literal["full", "standard", "thin"]
@@ -77,8 +79,20 @@ def verdict_of(stable: Answer, learning: Answer) -> Verdict:
 @once_per_run
 def environment_steps(data: SeriesSet) -> int | None:
     """Return the last step of the tags whose x-axis counts environment steps; None if there is no such tag."""
-    known = [name for name in data.names() if is_on_steps(name) or name.startswith(STANDARD_PREFIXES)]
-    return max((int(data[name].steps[-1]) for name in known if not is_on_episodes(name)), default=None)
+    known = [data[name] for name in data.names() if is_on_environment_steps(name)]
+    if not data.may_count_environment_steps or _count_by_one(known):
+        return None
+    return max((int(series.steps[-1]) for series in known), default=None)
+
+
+def _count_by_one(known: Sequence[Series]) -> bool:
+    """Return whether all tags, among them a return, have a point at each step.
+
+    The steps then count episodes or epochs, because an episode lasts more than one environment step.
+    """
+    curves = [series for series in known if len(series) > 2]
+    has_return = any(return_tag(series.name) is not None for series in curves)
+    return has_return and all(float(np.median(np.diff(series.offsets))) == 1.0 for series in curves)
 
 
 def uncounted_steps(data: SeriesSet) -> str | None:

@@ -31,8 +31,10 @@ from sb3_visual_td3.diagnosis.tag_search import (
     return_tag,
     words_of,
 )
+from sb3_visual_td3.diagnosis.two_questions import environment_steps
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
-from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS
+from sb3_visual_td3.report.run_axis import axis_of
+from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 HELP = (
     "YAML file that maps the tags in the event files to the names of this package, one per line: 'THEIRS: OURS', for "
@@ -146,6 +148,8 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
     :raises UnreadableRunError: if two tags would get the same name
     """
     logged = set(data.series.names())
+    if axis_of(data.series) == ENVIRONMENT_STEPS:
+        data = _with_checked_axis(data)
     if given is not None:
         chosen = {theirs: targets for theirs, targets in given.targets.items() if theirs in logged}
         _refuse_two_of_one(data.path, chosen, logged, given.name)
@@ -156,6 +160,16 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
     for known in built_in_mappings():
         if logged.issuperset(known.recognised_by):
             data = _renamed(data, _not_there_yet(known.targets, data.series), f"Tags of {known.name} renamed to ours")
+    return data
+
+
+def _with_checked_axis(data: RunData) -> RunData:
+    """Check whether the steps of a run are environment steps, as the names of its tags say."""
+    if environment_steps(data.series) is None:
+        data = replace(data, axis=STEPS)
+    # A table may state another unit than its names.
+    if data.axis != ENVIRONMENT_STEPS:
+        data = replace(data, series=replace(data.series, may_count_environment_steps=False))
     return data
 
 

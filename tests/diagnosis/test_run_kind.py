@@ -50,6 +50,14 @@ def test_custom_actor_and_critic_losses_alone_do_not_identify_the_algorithm_fami
     assert recognise(["actor_loss", "value_loss", "entropy"]).family is Family.ON_POLICY
 
 
+def test_two_numbered_critics_of_one_actor_indicate_an_off_policy_algorithm() -> None:
+    tianshou = ["update/loss/actor", "update/loss/critic1", "update/loss/critic2"]
+    assert recognise(tianshou).family is Family.OFF_POLICY
+    assert recognise(["actor_loss", "critic_1_loss", "critic_2_loss"]).family is Family.OFF_POLICY
+    assert recognise(["actor1_loss", "critic1_loss", "actor2_loss", "critic2_loss"]).family is Family.UNKNOWN
+    assert recognise(["actor_loss", "critic1_loss"]).family is Family.UNKNOWN
+
+
 def test_only_sac_and_tqc_have_an_entropy_bonus() -> None:
     assert recognise(["train/ent_coef"]).has_entropy_bonus
     assert not recognise(["train/actor_loss", "train/critic_loss"]).has_entropy_bonus

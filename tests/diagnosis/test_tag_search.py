@@ -80,6 +80,15 @@ def test_only_two_of_our_own_tags_are_recognised_as_returns() -> None:
     assert {tag.name for tag in find_returns(tags.TAGS)} == {tags.EPISODE_REWARD, tags.EVAL_REWARD}
 
 
+@pytest.mark.parametrize("returns", [tags.EPISODE_REWARD, "rollout/ep_rew_mean"])
+def test_terms_of_the_reward_are_not_returns_beside_a_known_return(returns: str) -> None:
+    assert [tag.name for tag in find_returns(["reward/total", returns])] == [returns]
+    assert [tag.name for tag in find_returns(["reward/total", "eval/mean_reward"])] == [
+        "eval/mean_reward",
+        "reward/total",
+    ]
+
+
 def test_return_tags_are_sorted_by_reliability() -> None:
     names = [
         "reward",
@@ -117,6 +126,7 @@ def test_q_values_critic_losses_and_actor_losses_are_distinguished() -> None:
     assert find_q_values(names) == ("QValues/Q1", "losses/qf1_values")
     assert find_critic_losses(names) == ("losses/qf1_loss",)
     assert find_actor_losses(names) == ("losses/actor_loss",)
+    assert find_critic_losses(["update/loss/critic1", "update/critic1"]) == ("update/loss/critic1",)
     assert find_q_values([tags.Q1_VALUE, tags.POLICY_Q_VALUE, tags.Q_GAP, tags.TARGET_Q_MEAN]) == (
         tags.POLICY_Q_VALUE,
         tags.Q1_VALUE,

@@ -156,4 +156,8 @@ def test_the_length_of_a_run_comes_from_step_tags_and_episode_lengths_never_from
     assert SeriesSet.of([q, foreign]).n_steps == 3000
     assert SeriesSet.of([q, episodes]).n_steps == 4000
     assert SeriesSet.of([foreign]).n_steps == 77_000
+    # Of Stable-Baselines3's own names, only some are in the table of tags.
+    evaluated = series([0.0], steps=[8_000], name=tags.EVAL_REWARD)
+    standard = series([0.0, 0.0], steps=[2_048, 199_000], name="rollout/ep_rew_mean")
+    assert SeriesSet.of([evaluated, standard, foreign]).n_steps == 199_000
     assert SeriesSet().n_steps is None

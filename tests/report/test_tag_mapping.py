@@ -10,6 +10,7 @@ import pytest
 
 from sb3_visual_td3.cli import main
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.two_questions import environment_steps, too_early
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
 from sb3_visual_td3.report.tag_mapping import (
     built_in_mappings,
@@ -67,6 +68,26 @@ def test_cleanrl_tags_are_mapped_without_a_file() -> None:
     (note,) = data.notes
     assert note.startswith("Tags of CleanRL renamed to ours: ")
     assert "losses/qf_loss times 2 as train/critic_loss" in note
+
+
+@pytest.mark.parametrize(
+    ("tag", "axis", "every", "expected"),
+    [
+        ("rollout/ep_rew_mean", "environment steps", 3, "environment steps"),
+        ("rollout/ep_rew_mean", "steps", 3, "steps"),
+        ("train/reward", "environment steps", 1, "steps"),
+        ("charts/episodic_return", "environment steps", 64, "environment steps"),
+    ],
+)
+def test_steps_that_may_not_be_environment_steps_do_not_make_a_run_too_short(
+    tag: str, axis: str, every: int, expected: str
+) -> None:
+    steps = np.arange(1, 21) * every
+    run = {tag: (steps, np.zeros(20)), "losses/td_loss": (steps, np.zeros(20))}
+    data = with_our_names(RunData(Path("run"), as_series(run), (), 1, axis=axis))
+    assert data.axis == expected
+    assert environment_steps(data.series) == (20 * every if expected == "environment steps" else None)
+    assert (too_early(data.series) is not None) is (expected == "environment steps")
 
 
 def test_critic_loss_of_cleanrl_is_mapped_to_the_sum_of_both_critic_losses() -> None:
