@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from sb3_visual_td3.common.tags import is_on_episodes
+from sb3_visual_td3.common.tags import TAGS, is_on_episodes
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, aligned, once_per_run
 from sb3_visual_td3.diagnosis.tag_search import (
@@ -262,8 +262,8 @@ def judge_curve(
         reason = f"{series.name}: too few points for a curve: {n}"
         return ReturnCurve(series.name, CurveState.TOO_SHORT, "unknown", n, last_step=last_step, reasons=(reason,))
     largest = float(np.abs(finite.values).max())
-    # Squares of the largest doubles overflow. No answer depends on the scale.
-    unit = largest if largest > 1e150 else 1.0
+    # Squares of the largest doubles overflow, and squares of the smallest are 0. No answer depends on the scale.
+    unit = largest if largest > 1e150 or 0.0 < largest < 1e-150 else 1.0
     values = finite.values / unit
     experience = _experience(finite, averaged_over, lengths, on_steps=on_steps)
     window = max(2, n // 10)
@@ -356,7 +356,17 @@ def _not_risen(
     curve = replace(curve, state=CurveState.DECLINING if is_decline else CurveState.FLAT)
     if curve.still_rising:
         return replace(curve, reasons=(*curve.reasons, "the last third still rises to the curve's highest level"))
-    return replace(curve, learning="no")
+    return replace(curve, learning="no") if is_decline else _flat(curve)
+
+
+def _flat(curve: ReturnCurve) -> ReturnCurve:
+    """Answer "no" for a flat curve, or "unknown" if the policy may have learned before the first point."""
+    assert curve.first_step is not None
+    assert curve.last_step is not None
+    if not _begins_late(curve.first_step, curve.last_step):
+        return replace(curve, state=CurveState.FLAT, learning="no")
+    reason = f"the curve begins only at step {curve.first_step:,}: the policy may have learned before"
+    return replace(curve, state=CurveState.FLAT, reasons=(*curve.reasons, reason))
 
 
 def _constant(curve: ReturnCurve, averaged_over: int, experience: _Experience) -> ReturnCurve:
@@ -367,7 +377,7 @@ def _constant(curve: ReturnCurve, averaged_over: int, experience: _Experience) -
         reason += ": no episode seems to end, or the logger repeats an old value"
         return replace(curve, state=CurveState.UNCLEAR, gain=0.0, reasons=(reason,))
     if experience.is_enough_for_no(curve.n_points, averaged_over):
-        return replace(curve, state=CurveState.FLAT, learning="no", gain=0.0, reasons=(reason,))
+        return _flat(replace(curve, gain=0.0, reasons=(reason,)))
     return replace(curve, state=CurveState.TOO_SHORT, gain=0.0, reasons=(reason,))
 
 
@@ -434,6 +444,14 @@ class _Noise(NamedTuple):
             return False
         is_small = gain < SMALL_PART * max(abs(start), abs(level))
         return is_small or not self.stands_out(gain)
+
+
+def _begins_late(first_step: int, last_step: int) -> bool:
+    """Return whether a curve covers less than half of the steps up to its end.
+
+    A run that continues an earlier run in a new folder has such a curve. Its policy may have learned before.
+    """
+    return first_step > last_step - first_step
 
 
 def _n_first(n: int) -> int:
@@ -539,8 +557,10 @@ class _Experience(NamedTuple):
 
 
 def _experience(series: Series, averaged_over: int, lengths: Series | None, *, on_steps: bool) -> _Experience:
-    span = max(float(series.steps[-1]), float(series.offsets[-1]))
     spacing = float(np.median(np.diff(series.offsets)))
+    span = max(float(series.steps[-1]), float(series.offsets[-1]))
+    if _begins_late(int(series.steps[0]), int(series.steps[-1])):
+        span = float(series.offsets[-1]) + spacing
     length = lengths.median() if lengths is not None else math.nan
     is_known = math.isfinite(length) and length > 0.0
     if not on_steps:
@@ -634,12 +654,20 @@ def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
 
 
 def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
-    """Choose an evaluation tag and a training tag: of each kind, the tag with the smallest rank."""
+    """Choose an evaluation tag and a training tag: of each kind, the tag with the smallest rank.
+
+    Of several such tags, a tag of this package comes first, and then the tag with the most points.
+    """
     chosen = []
     for source in ("evaluation", "training"):
         of_source = [tag for tag in found if tag.source == source]
         if of_source:
-            chosen.append(min(of_source, key=lambda tag: (tag.rank, -len(data[tag.name].finite), tag.name)))
+            chosen.append(
+                min(
+                    of_source,
+                    key=lambda tag: (tag.rank, tag.name not in TAGS, -len(data[tag.name].finite), tag.name),
+                )
+            )
     return chosen
 
 
