@@ -32,6 +32,8 @@ from sb3_visual_td3.diagnosis.series import (
     once_per_run,
 )
 from sb3_visual_td3.diagnosis.tag_search import (
+    ACTOR_WORDS,
+    CRITIC_WORDS,
     find_actor_losses,
     find_critic_losses,
     find_lengths,
@@ -72,6 +74,10 @@ least ``SPREAD_NOTED`` is a weak sign of instability. A factor of at least ``SPR
 weak one if the return shows learning."""
 ENTROPY_LEFT = 0.1
 """A policy counts as no longer exploring if its entropy falls to this fraction of its first value."""
+LARGEST_ENTROPY = float(np.log(1000.0))
+"""An entropy counts as that of discrete actions only if it starts below this value: uniform over 1,000 actions."""
+ROUNDING = 1e-3
+"""The entropy of discrete actions is never below 0, except for rounding errors of at most this size."""
 EXPLAINED_NOTED = 0.05
 """A value function with a median explained variance below this value counts as no better than a constant."""
 KL_NOTED = 1.0
@@ -213,7 +219,7 @@ def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 
 def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for a learning rate that is 0 for most of the run; a schedule may reach 0 at the end."""
-    rates = [data[name].finite for name in rate_tags(data.names()) if len(data[name].finite) >= 3]
+    rates = largest_rates(data, min_points=3)
     if not rates:
         return NotMade("a learning rate")
     for series in rates:
@@ -237,6 +243,20 @@ def rate_tags(names: Iterable[str]) -> list[str]:
         if is_rate and "alerts" not in words and name not in others:
             found.append(name)
     return found
+
+
+def largest_rates(data: SeriesSet, min_points: int) -> list[Series]:
+    """Return the largest learning rate of the run, and the largest ones of its actor and of its critic if logged.
+
+    A program may log one rate for each group of parameters, and a user may set the rate of one group to 0.
+
+    :param data: the series of the run
+    :param min_points: rates with fewer finite points are left out
+    """
+    names = [name for name in rate_tags(data.names()) if len(data[name].finite) >= min_points]
+    of_networks = ([name for name in names if words & set(words_of(name))] for words in (ACTOR_WORDS, CRITIC_WORDS))
+    parts = [part for part in (names, *of_networks) if part]
+    return [max((data[name].finite for name in part), key=lambda rate: rate.median()) for part in parts]
 
 
 # ---- Critics of off-policy algorithms
@@ -408,7 +428,7 @@ def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
 
 def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
     """Look for a standard deviation of the actions that grows to a multiple of its first value."""
-    series = named(data, {"std"}, must_not=NOT_OF_ACTIONS)
+    series = action_std(data)
     if series is None:
         return NotMade("the standard deviation of the actions")
     first, late = _ends(series)
@@ -425,15 +445,12 @@ def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
 
 def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for a discrete policy that has stopped exploring: its entropy falls to a tenth of the first value."""
-    if named(data, {"std"}, must_not=NOT_OF_ACTIONS) is not None:
-        return NotMade("the entropy of a discrete policy")
-    series = named(data, {"entropy"}, must_not={"coef", "target"})
+    series = discrete_entropy(data)
     if series is None:
-        return NotMade("the policy's entropy")
-    values = np.abs(series.values)
+        return NotMade("the entropy of a discrete policy")
     # A policy begins with uniform actions; an average over the first tenth would miss a fast collapse.
-    first = float(values[0])
-    late = _ends(Series(series.name, series.steps, values))[1]
+    first = float(series.values[0])
+    late = _ends(series)[1]
     if first <= 0.0 or late > ENTROPY_LEFT * first:
         return None
     words = f"the entropy ({series.name}) falls from {rounded(first)} to {rounded(late)}: the policy no longer explores"
@@ -449,14 +466,18 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     )
 
 
-def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
-    """Look for a value function whose median explained variance over the later half is about 0."""
+def explained_variance(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
+    """Look for a value function whose median explained variance over the later half is about 0.
+
+    If the policy no longer explores, the median over the whole run also counts.
+    """
     series = named(data, {"explained", "variance"})
     if series is None:
         return NotMade("the explained variance")
-    median = float(np.median(series.values[len(series) // 2 :]))
-    whole = float(np.median(series.values))
-    value = min(median, whole)
+    value = float(np.median(series.values[len(series) // 2 :]))
+    if isinstance(policy_entropy(data, kind, learning), Sign):
+        # The returns of a policy that no longer explores are easy to explain.
+        value = min(value, float(np.median(series.values)))
     if value >= EXPLAINED_NOTED:
         return None
     words = f"{series.name} has the median {rounded(value)}: the value function is no better than a constant"
@@ -489,11 +510,47 @@ def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     return None
 
 
-NOT_OF_ACTIONS = frozenset(
-    {"reward", "return", "rew", "length", "len", "param", "frame", "action", "eval", "loss", "q"}
-)
-"""A tag with one of these words in its name, such as ``ep_rew_std``, does not hold the spread of the policy's
-actions."""
+_NOT_OF_ACTIONS = {"reward", "return", "rew", "length", "len", "param", "frame", "action", "eval", "loss", "q", "log"}
+_NOT_OF_ACTIONS |= {"adv", "advantage", "advantages", "value", "values", "target", "grad", "gradient", "gradients"}
+_NOT_OF_ACTIONS |= {"obs", "observation", "observations"}
+# Words that say nothing about the quantity.
+_PLAIN_WORDS = {"std", "train", "training", "rollout", "charts", "metrics", "stats", "info", "mean", "avg", "average"}
+
+
+def action_std(data: SeriesSet) -> Series | None:
+    """Return the standard deviation of the policy's actions, at least ``MIN_POINTS`` points; None if not logged.
+
+    SB3's tag comes first. Another tag must name the policy, such as ``Policy/mean_noise_std``, or no quantity at all,
+    such as ``charts/std``. ``train/adv_std`` and ``ep_rew_std`` are not such tags.
+    """
+    found = []
+    for name in data.names():
+        words = set(words_of(name))
+        is_named_so = bool(words & ACTOR_WORDS) or all(word in _PLAIN_WORDS or word.isdigit() for word in words)
+        if "std" in words and is_named_so and not words & _NOT_OF_ACTIONS and len(data[name].finite) >= MIN_POINTS:
+            found.append(name)
+    if not found:
+        return None
+    return data[min(found, key=lambda name: (name != tags.OF_SB3["std"], name))].finite
+
+
+def discrete_entropy(data: SeriesSet) -> Series | None:
+    """Return the entropy of a discrete policy in nats, at least ``MIN_POINTS`` points; None if it was not logged.
+
+    The result is also None if the entropy may be that of continuous actions, whose entropy can be negative or large.
+    """
+    if action_std(data) is not None or named(data, {"log", "std"}) is not None:
+        return None
+    series = named(data, {"entropy"}, must_not={"coef", "target"})
+    if series is None:
+        return None
+    values = series.values
+    # SB3's entropy_loss is the negated entropy; other code also gives this name to the entropy itself.
+    if "loss" in words_of(series.name) and values[0] < 0.0:
+        values = -values
+    if float(values.min()) < -ROUNDING or float(values[0]) > LARGEST_ENTROPY:
+        return None
+    return Series(series.name, series.steps, values)
 
 
 def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Series | None:

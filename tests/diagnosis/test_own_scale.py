@@ -10,8 +10,9 @@ import pytest
 from sb3_visual_td3.diagnosis.own_scale import Stability, judge_stability, q_series, rate_tags, return_scale
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.return_curve import Answer
+from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.run_kind import recognise
-from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, not_finite_from
 from sb3_visual_td3.diagnosis.two_questions import ask, verdict_of
 from sb3_visual_td3.diagnosis.verdict import Verdict
 
@@ -73,6 +74,14 @@ def test_a_run_whose_loss_ends_in_nan_is_unstable_from_the_first_nan() -> None:
     assert (stability.answer, stability.signs[0].id, stability.signs[0].step) == ("no", "non_finite", 61_000)
 
 
+def test_nan_before_the_first_loss_does_not_hide_nan_at_the_end() -> None:
+    broken = np.where((np.arange(N) < 2) | (np.arange(N) >= 60), np.nan, 1.0)
+    stability = judged(TD3, "yes", train__critic_loss=broken)
+    assert (stability.answer, stability.signs[0].id, stability.signs[0].step) == ("no", "non_finite", 61_000)
+    assert not_finite_from(Series("loss", np.arange(5), np.full(5, np.nan))) == 0
+    assert not_finite_from(Series("loss", np.arange(5), np.array([np.nan, 1.0, np.nan, 1.0, np.nan]))) is None
+
+
 def test_a_single_nan_in_a_loss_does_not_make_the_run_unstable() -> None:
     gap = np.where(np.arange(N) == 60, np.nan, 1.0)
     assert judged(TD3, train__critic_loss=gap).answer == "yes"
@@ -86,6 +95,26 @@ def test_nan_in_explained_variance_does_not_make_the_run_unstable() -> None:
 def test_a_zero_learning_rate_is_reported_but_a_schedule_down_to_zero_is_not() -> None:
     assert signs(judged(TD3, train__learning_rate=0.0)) == ["frozen_by_learning_rate"]
     assert judged(TD3, train__learning_rate=np.linspace(1e-3, 0.0, N)).answer == "yes"
+
+
+FROZEN = "frozen_by_learning_rate"
+
+
+@pytest.mark.parametrize(
+    ("rates", "is_frozen"),
+    [
+        ({"lr-Adam/pg1": 0.0, "lr-Adam/pg2": 1e-3}, False),
+        ({"lr-Adam/pg1": 0.0, "lr-Adam/pg2": 0.0}, True),
+        ({"lr/alpha": 0.0, "lr/actor": 1e-3, "lr/critic": 1e-3}, False),
+        ({"lr/actor": 0.0, "lr/critic": 1e-3}, True),
+        ({"lr/actor": 1e-3, "lr/critic": 0.0}, True),
+        ({"lr/actor_encoder": 0.0, "lr/actor_head": 1e-3}, False),
+    ],
+)
+def test_one_group_of_a_network_may_have_the_learning_rate_zero(rates: dict[str, float], is_frozen: bool) -> None:
+    data = run(**{name: value for name, value in TD3.items() if "rate" not in name}, **rates)
+    assert (FROZEN in signs(judge_stability(data, recognise(data.names())))) is is_frozen
+    assert (RULES[FROZEN].diagnose(data) is not None) is is_frozen
 
 
 def test_a_run_that_logs_only_a_return_counts_as_stable_only_if_it_learns() -> None:
@@ -178,6 +207,26 @@ def test_exploding_action_noise_means_unstable_unless_the_run_learns() -> None:
     assert judged(PPO, "yes", train__std=exploding).answer == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("tag", "is_of_policy"),
+    [
+        ("train/adv_std", False),
+        ("policy/advantage_std", False),
+        ("rollout/ep_rew_std", False),
+        ("train/log_std", False),
+        ("Policy/mean_noise_std", True),
+        ("charts/std", True),
+        ("std_0", True),
+    ],
+)
+def test_only_the_spread_of_the_policys_actions_is_judged(tag: str, is_of_policy: bool) -> None:
+    growing = np.linspace(1.0, 9.0, N)
+    base = {name: value for name, value in PPO.items() if name != "train__std"}
+    found = signs(judged(base, "no", **{tag: growing}))
+    assert found == (["action_noise_explodes"] if is_of_policy else [])
+    assert signs(judged(PPO, "no", **{tag: growing})) == []
+
+
 def test_a_run_with_shrinking_action_noise_is_stable() -> None:
     assert (
         judged(PPO, train__std=np.geomspace(1.0, 0.015, N), train__entropy_loss=np.linspace(-1.4, 2.7, N)).answer
@@ -200,6 +249,36 @@ def test_an_entropy_collapse_makes_a_run_unstable_only_together_with_another_sig
     assert judged(A2C, "yes", **collapsed).answer == "yes"
     useless = judged(A2C, **collapsed, train__explained_variance=0.0)
     assert (useless.answer, signs(useless)) == ("no", ["entropy_collapse", "value_explains_nothing"])
+
+
+@pytest.mark.parametrize(
+    ("entropy", "collapses"),
+    [
+        ([1.4, 0.01], True),
+        ([1.4, -1e-7], True),
+        ([1.4, -0.1], False),
+        ([8.5, 0.0], False),
+        ([-1.4, -20.0], False),
+    ],
+)
+def test_without_a_logged_std_an_entropy_that_may_be_of_continuous_actions_is_not_judged(
+    entropy: list[float], collapses: bool
+) -> None:
+    flat = {**A2C, "rollout__ep_rew_mean": 50.0 + np.random.default_rng(0).normal(0.0, 1.0, N)}
+    del flat["train__entropy_loss"]
+    fast = entropy[1] + (entropy[0] - entropy[1]) * np.exp(-np.linspace(0.0, 20.0, N))
+    assert ("entropy_collapse" in signs(judged(flat, losses__entropy=fast))) is collapses
+    found = RULES["entropy_collapse"].diagnose(run(**flat, losses__entropy=fast))
+    assert (found is not None) is collapses
+
+
+def test_a_value_function_is_judged_by_the_later_half_while_the_policy_explores() -> None:
+    late = np.where(np.arange(N) < 52, 0.0, 0.95)
+    assert signs(judged(A2C, train__explained_variance=late)) == []
+    assert signs(judged(A2C, train__explained_variance=0.0)) == ["value_explains_nothing"]
+    collapsed = -4.0 * np.exp(-np.linspace(0.0, 8.0, N))
+    found = judged(A2C, train__explained_variance=late, train__entropy_loss=collapsed)
+    assert signs(found) == ["entropy_collapse", "value_explains_nothing"]
 
 
 def test_policy_updates_that_are_too_large_or_have_no_effect_are_signs_of_instability() -> None:

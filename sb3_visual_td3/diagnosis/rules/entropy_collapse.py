@@ -17,7 +17,7 @@ from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
-from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
 
 ID = "entropy_collapse"
@@ -48,18 +48,19 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     learning = judge_learning(data).answer
     if learning == "yes":
         return None
-    series = _entropy_or_spread(data)
+    series = own_scale.action_std(data) or own_scale.discrete_entropy(data)
     if series is None:
         return None
-    sizes = np.abs(series.values)
+    sizes = series.values
     late = float(np.median(sizes[-max(3, sizes.size // 10) :]))
     # A policy begins with its widest actions; a mean over the first points would miss a fast collapse.
     if not sizes[0] > 0.0 or late > LEFT * sizes[0]:
         return None
     part = late / float(sizes[0])
+    logged = data[series.name].finite
     evidence = (
-        Evidence(series.name, int(series.steps[0]), float(series.values[0]), "at the start"),
-        Evidence.last_of(series, f"{rounded(100 * part)} % of the value at the start"),
+        Evidence(logged.name, int(logged.steps[0]), float(logged.values[0]), "at the start"),
+        Evidence.last_of(logged, f"{rounded(100 * part)} % of the value at the start"),
     )
     # A return that does not rise raises the confidence; without a logged return, a solved task would look the same.
     return RuleResult(
@@ -69,11 +70,3 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         value=part,
         threshold=LEFT,
     )
-
-
-def _entropy_or_spread(data: SeriesSet) -> Series | None:
-    """Return the standard deviation of the actions if it is logged, otherwise the entropy."""
-    spread = own_scale.named(data, {"std"}, must_not=own_scale.NOT_OF_ACTIONS)
-    if spread is not None:
-        return spread
-    return own_scale.named(data, {"entropy"}, must_not={"coef", "target"})

@@ -52,7 +52,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def _by_rate(data: SeriesSet) -> RuleResult | None:
-    rates = [data[name].finite for name in own_scale.rate_tags(data.names())]
+    rates = own_scale.largest_rates(data, MIN_POINTS)
     rates += [rate for network in NETWORKS if (rate := _rate_of(data, network)) is not None]
     for rate in rates:
         if len(rate) < MIN_POINTS:
@@ -76,7 +76,7 @@ def _rate_of(data: SeriesSet, network: Network) -> Series | None:
     if not logged:
         return None
     # One group with a rate of 0 is intended if another group learns. A policy without an encoder logs only its head.
-    return max(logged, key=lambda rate: float(rate.values.max()))
+    return max(logged, key=lambda rate: rate.median())
 
 
 def _by_steps(data: SeriesSet) -> RuleResult | None:

@@ -49,7 +49,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
             return None
         evidence = (Evidence.last_of(kl, f"the median of the last quarter is {rounded(late)}"),)
         return RuleResult(0.7, evidence, onset(kl, np.abs(kl.values) < STOPPED), value=late, threshold=STOPPED)
-    std = own_scale.named(data, {"std"}, must_not=own_scale.NOT_OF_ACTIONS)
+    std = own_scale.action_std(data)
     if std is None or float(np.ptp(std.values)) > 0.0:
         return None
     evidence = (Evidence.last_of(std, f"has not changed over {len(std)} points, although it is a trained parameter"),)
