@@ -78,7 +78,10 @@ def verdict_of(stable: Answer, learning: Answer) -> Verdict:
 
 @once_per_run
 def environment_steps(data: SeriesSet) -> int | None:
-    """Return the last step of the tags whose x-axis counts environment steps; None if there is no such tag."""
+    """Return the last step of the tags whose x-axis counts environment steps.
+
+    The result is None if there is no such tag, or if the steps seem to count something else.
+    """
     known = [data[name] for name in data.names() if is_on_environment_steps(name)]
     if not data.may_count_environment_steps or _count_by_one(known):
         return None

@@ -165,7 +165,7 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
 
 def _with_checked_axis(data: RunData) -> RunData:
     """Check whether the steps of a run are environment steps, as the names of its tags say."""
-    if environment_steps(data.series) is None:
+    if data.axis == ENVIRONMENT_STEPS and environment_steps(data.series) is None:
         data = replace(data, axis=STEPS)
     # A table may state another unit than its names.
     if data.axis != ENVIRONMENT_STEPS:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     compare_hyperparams,
     comparison_table,
     contradictions,
+    hyperparam_rows,
     reference_table,
     stated,
 )
 from sb3_visual_td3.report.run_settings import Layer, RunSettings, run_settings
+from sb3_visual_td3.runs.manifest import RunManifest
 
 from .synthetic_runs import REAL_RUNS, needs_real_runs
 
@@ -344,3 +347,9 @@ def test_the_first_carla_runs_event_file_shows_some_settings(report: Report, tmp
         "updates_per_step": "1",
         "exploration_noise": "0.3 to 0.2071",
     }
+
+
+def test_the_command_of_a_run_is_shown_as_it_was_typed() -> None:
+    manifest = RunManifest("TD3", "My-v0", command=["visual-td3", "train", "--hyperparams", "a:'b c'; reboot"])
+    command = dict(hyperparam_rows(manifest))["command"]
+    assert shlex.split(command) == list(manifest.command)

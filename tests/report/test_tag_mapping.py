@@ -76,6 +76,7 @@ def test_cleanrl_tags_are_mapped_without_a_file() -> None:
         ("rollout/ep_rew_mean", "environment steps", 3, "environment steps"),
         ("rollout/ep_rew_mean", "steps", 3, "steps"),
         ("train/reward", "environment steps", 1, "steps"),
+        ("train/reward", "episodes", 1, "episodes"),
         ("charts/episodic_return", "environment steps", 64, "environment steps"),
     ],
 )
