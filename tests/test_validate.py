@@ -125,3 +125,12 @@ def test_without_a_hyperparameter_file_a_run_has_5000_steps_and_the_given_enviro
     assert main(["validate", "--env", "CarlaDriving-v0", "--env-kwargs", "port:2010", "n_cars:3"]) == 2
     assert given[given.index("--n-timesteps") + 1] == "5000"
     assert given[given.index("--env-kwargs") + 1 :] == ["port:2010", "n_cars:3"]
+
+
+def test_a_run_without_an_evaluation_in_the_file_is_evaluated_five_times(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = "{policy: MlpPolicy, n_timesteps: 60, learning_starts: 20, batch_size: 4, buffer_size: 60}"
+    Path("mine.yml").write_text(f"Pendulum-v1: {settings}\n")
+    assert main(["validate", "--algo", "sac", "--env", "Pendulum-v1", "--conf-file", "mine.yml"]) in VERDICTS
+    (run_dir,) = Path("logs/sac").iterdir()
+    assert list(np.load(run_dir / "evaluations.npz")["timesteps"]) == [12, 24, 36, 48, 60]

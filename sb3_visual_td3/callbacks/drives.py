@@ -164,6 +164,10 @@ class _DriveTally(_Tally[Drive]):
         )
 
 
+_MAX_REPEATS = 3
+"""How often an episode in which the simulator fails is repeated with the same seed; a guess."""
+
+
 def _play(
     policy: Policy,
     env: VecEnv,
@@ -184,6 +188,7 @@ def _play(
     :return: the results of each environment
     """
     results: list[list[Result]] = [[] for _ in range(env.num_envs)]
+    n_failures = [0] * env.num_envs
     is_next = n_wanted > 0
     while is_next.any():
         # A VecEnv's automatic reset has no seed and no options. So an environment in which the simulator failed in the
@@ -203,7 +208,10 @@ def _play(
                     is_playing[index] = len(results[index]) < n_wanted[index]
                     on_episode()
                 elif infos[index].get(INVALID_TRANSITION) and not results[index]:
-                    is_playing[index], is_next[index] = False, True
+                    n_failures[index] += 1
+                    # The simulator may fail each time with this seed. Another episode then replaces this one.
+                    if n_failures[index] <= _MAX_REPEATS:
+                        is_playing[index], is_next[index] = False, True
             if render:
                 env.render()
     return results
@@ -222,7 +230,7 @@ def drive_episodes(
     """Drive a number of episodes, spread over the environments as evenly as possible.
 
     An episode in which the simulator fails does not count. If it was the first episode of its environment, it is driven
-    again with the same seed and options. Otherwise, another episode replaces it.
+    again with the same seed and options, up to three times. Otherwise, another episode replaces it.
 
     :param policy: function that chooses the actions
     :param env: driving environments
@@ -258,8 +266,8 @@ def play_episodes(
     """Play a number of episodes in any environment, each with its own seed.
 
     Episode i begins with ``seed + i``. The number of environments and their earlier use do not change this. An
-    episode in which the simulator fails (``info["invalid_transition"]``) does not count and is repeated with the same
-    seed.
+    episode in which the simulator fails (``info["invalid_transition"]``) does not count. It is repeated with the same
+    seed, up to three times. If the simulator fails again, an episode with another start replaces it.
 
     :param policy: function that chooses the actions
     :param env: the environments

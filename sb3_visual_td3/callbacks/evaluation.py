@@ -110,6 +110,10 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
         super()._init_callback()
 
     @abstractmethod
+    def evaluate(self) -> object:
+        """Evaluate the current policy, log the result, and save the model if it is the best so far."""
+
+    @abstractmethod
     def _play(self, policy: Policy, description: str) -> list[Result]:
         """Play the episodes of an evaluation.
 
@@ -178,8 +182,11 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
         if trained is None:
             return
         own = unwrap_vec_normalize(self.eval_env)
-        is_alike = own is not None and own.norm_obs and _shapes_in(own) == _shapes_in(trained)
-        if trained.norm_obs and not is_alike:
+        if own is not None and own.norm_obs:
+            is_alike = trained.norm_obs and _shapes_in(own) == _shapes_in(trained)
+        else:
+            is_alike = not trained.norm_obs
+        if not is_alike:
             raise ValueError(
                 "the training environment is wrapped in VecNormalize, but the evaluation environment's wrappers differ"
                 ": wrap it in VecNormalize too, in the same place, or give the id of an environment"
@@ -203,7 +210,7 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
 
     def _evaluate_and_call_callbacks(self) -> bool:
         """Evaluate, trigger the user's callbacks, and return whether training continues."""
-        self._evaluate()
+        self.evaluate()
         continues = True
         if self._is_new_best and self.callback_on_new_best is not None:
             continues = self.callback_on_new_best.on_step()

@@ -284,7 +284,7 @@ class ExplosionAlertCallback(BaseCallback):
             return
         self._is_unwritten = True
         alerts = [self._of_update(found)]
-        self._report(alerts, is_fatal=self.guard.end_if_incurable(can_go_back=self._replay_is_finite()))
+        self._report(alerts, is_fatal=self.guard.end_if_incurable(can_go_back=self._can_go_back()))
         self._act(alerts)
         # SB3 ends a training run only after a step, and that step must not use non-finite weights.
         if self.guard.has_stopped:
@@ -319,17 +319,18 @@ class ExplosionAlertCallback(BaseCallback):
             alerts = [alert, *(alert for alert in alerts if alert.rule != NON_FINITE)]
         is_fatal = False
         if can_act and any(alert.rule == NON_FINITE for alert in alerts):
-            is_fatal = self.guard.end_if_incurable(can_go_back=broken is None and self._replay_is_finite())
+            is_fatal = self.guard.end_if_incurable(can_go_back=broken is None and self._can_go_back())
         self._report(alerts, is_fatal=is_fatal)
         self._active = {alert.key for alert in alerts}
         if can_act:
             self._act(alerts)
         self._write(alerts, has_norms=bool(largest_norms(sources[0])))
 
-    def _replay_is_finite(self) -> bool:
+    def _can_go_back(self) -> bool:
         # With a NaN in the replay buffer, restored weights would become NaN again when that transition is sampled.
         assert isinstance(self.model, OffPolicyAlgorithm)
-        return replay_is_finite(self.model.replay_buffer)
+        # The search needs memory and time, so it is made only if the guard would restore weights.
+        return self.guard.on_critical == "rollback" and replay_is_finite(self.model.replay_buffer)
 
     def _judge(self, points: Points) -> list[Alert]:
         """Return the current alerts: non-finite values, then problems that rules found, then exceeded thresholds."""

@@ -271,7 +271,6 @@ def wrapped_alike(env: VecEnv, training_env: VecEnv) -> VecEnv:
                 norm_obs=layer.norm_obs,
                 norm_reward=False,
                 clip_obs=layer.clip_obs,
-                clip_reward=layer.clip_reward,
                 gamma=layer.gamma,
                 epsilon=layer.epsilon,
                 norm_obs_keys=layer.norm_obs_keys,

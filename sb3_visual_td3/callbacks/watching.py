@@ -83,8 +83,9 @@ class HealthWatch:
         self.monitor.keep_points = reads_points
         self.monitor.logs_losses = "means" in forms
         # Searching every update for non-finite values takes time, so it is done only if a callback acts on them.
+        # After an exception, the model has no observers any more, and must not get a new one here.
         is_attached = self.finite in self.model.observers
-        if reads_points and not is_attached:
+        if reads_points and not is_attached and self.monitor in self.model.observers:
             self.model.observers.append(self.finite)
         elif is_attached and not reads_points:
             self.model.observers.remove(self.finite)
@@ -206,6 +207,9 @@ def unwatch(callback: BaseCallback, found: HealthWatch, form: Form) -> None:
     :param found: the HealthWatch, as :func:`watch` returned it
     :param form: ``"means"`` or ``"points"``, as in the call of :func:`watch`
     """
+    # rl-zoo calls on_training_end() of the first callback twice.
+    if form not in found.forms:
+        return
     found.set_forms(*(other for other in found.forms if other != form))
     if not found.forms:
         found.detach()

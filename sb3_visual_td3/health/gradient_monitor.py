@@ -76,7 +76,8 @@ class GradientMonitor:
                 if len(self._collected_rewards) >= MAX_COLLECTED_BATCHES:
                     self._reduce_rewards()
         last = self._last_sampled.get(update.network)
-        if last is None or update.n_updates - last >= self.sample_freq:
+        # A monitor that is attached to another model sees a smaller number of updates.
+        if last is None or update.n_updates < last or update.n_updates - last >= self.sample_freq:
             self._last_sampled[update.network] = self._sampled_now = update.n_updates
             self._seen_by_optimizer = update.seen_by_optimizer
             for group, parameters in update.groups.items():

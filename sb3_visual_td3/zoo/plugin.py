@@ -107,8 +107,9 @@ _EVALUATIONS_OF_A_SHORT_RUN = 10
 _LEAST_EVAL_FREQ = 500
 """Smallest number of steps between two evaluations without ``--eval-freq``; a guess."""
 _PARTS_OF_A_VALIDATION = 5
-"""A validation run has this number of evaluations, and trains after the first of these parts. The block of
-LiteDriving-v0 has the same proportions: 5,000 steps, evaluations every 1,000 steps, updates from step 1,000 on."""
+"""A validation run is divided into this number of equal parts. Each part ends with an evaluation, and the updates begin
+after the first part. The block of LiteDriving-v0 has the same proportions: 5,000 steps, evaluations every 1,000 steps,
+and updates from step 1,000 on."""
 
 
 def register() -> None:
@@ -387,16 +388,18 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
 
     def _evaluate_often(self, callbacks: list[DrivingEvalCallback | PolicyEvalCallback]) -> None:
-        """Lower the steps between two evaluations of the file's callback, unless the user has set ``--eval-freq``.
+        """Set the steps between two evaluations to a fifth of the run at most, unless the user has set ``--eval-freq``.
 
         The flag is set too, because snapshots store the flags: a resumed run then keeps the frequency.
+
+        :param callbacks: the evaluations in the hyperparameter file; if there is none, a PolicyEvalCallback is added
         """
         if self.eval_freq != _ZOO_EVAL_FREQ:
             return
         fifth = max(self.n_timesteps // _PARTS_OF_A_VALIDATION, 1)
-        in_file = min((callback.eval_freq for callback in callbacks), default=0)
-        if in_file > fifth:
-            print(f"eval_freq is {fifth:,} instead of {in_file:,}, because this run is short")
+        now = min((callback.eval_freq for callback in callbacks), default=self._default_eval_freq())
+        if now > fifth:
+            print(f"eval_freq is {fifth:,} instead of {now:,}, because this run is short")
             self.eval_freq = self.args.eval_freq = fifth
 
     def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
@@ -476,8 +479,12 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             return EvalCallback(env, eval_freq=max(eval_freq // self.n_envs, 1), **settings)
         # With few evaluations a short run would get no verdict.
         if eval_freq == _ZOO_EVAL_FREQ:
-            eval_freq = min(eval_freq, max(self.n_timesteps // _EVALUATIONS_OF_A_SHORT_RUN, _LEAST_EVAL_FREQ))
+            eval_freq = self._default_eval_freq()
         return PolicyEvalCallback(env, eval_freq=eval_freq, **settings)
+
+    def _default_eval_freq(self) -> int:
+        """Return the steps between two evaluations without ``--eval-freq``; fewer than rl-zoo's if the run is short."""
+        return min(_ZOO_EVAL_FREQ, max(self.n_timesteps // _EVALUATIONS_OF_A_SHORT_RUN, _LEAST_EVAL_FREQ))
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Create the environments; a resumed run appends its episodes to the monitor files."""

@@ -265,6 +265,18 @@ def test_a_repeated_episode_begins_with_the_same_seed(n_envs):
     assert [each.unwrapped.n_failures for each in env.envs] == [1] * n_envs
 
 
+def test_a_start_at_which_the_simulator_always_fails_is_replaced():
+    class FailsAtSeed21(PointEnv):
+        def reset(self, *, seed=None, options=None):
+            self.fails_at = 1 if seed == 21 else None
+            return super().reset(seed=seed, options=options)
+
+    env = make_vec_env(FailsAtSeed21, 1)
+    episodes = play_episodes(random_policy(env, 0), env, 20, 3)
+    assert [episode.length for episode in episodes] == [10, 10, 10]
+    assert env.envs[0].unwrapped.seeds.count(21) == 4
+
+
 @pytest.mark.parametrize("n_envs", [1, 2, 3])
 def test_an_episode_is_the_same_however_many_environments_there_are(n_envs):
     def nothing(observations, _):
@@ -368,6 +380,26 @@ def test_an_unsuitable_evaluation_environment_raises_an_error_before_training(en
     with pytest.raises(ValueError, match=message):
         model.learn(10, callback=evaluation(env(training), warn=False))
     assert model.num_timesteps == 0
+
+
+def test_normalised_observations_in_the_evaluation_alone_are_refused():
+    model = point_model(env=VecNormalize(make_vec_env(PointEnv, 1), norm_obs=False))
+    with pytest.raises(ValueError, match="wrap it in VecNormalize too"):
+        model.learn(10, callback=evaluation(VecNormalize(make_vec_env(PointEnv, 1))))
+    model.learn(10, callback=evaluation(make_vec_env(PointEnv, 1)))
+
+
+def test_a_subclass_can_extend_evaluate():
+    class Counting(PolicyEvalCallback):
+        n_evaluations = 0
+
+        def evaluate(self):
+            self.n_evaluations += 1
+            return super().evaluate()
+
+    callback = Counting(make_vec_env(PointEnv, 1), n_eval_episodes=1, eval_freq=10)
+    point_model().learn(20, callback=callback)
+    assert callback.n_evaluations == 2
 
 
 def test_statistics_of_other_observations_are_not_copied():

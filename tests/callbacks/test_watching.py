@@ -147,3 +147,28 @@ def test_an_alert_callback_that_is_used_again_announces_its_alerts_again(small, 
         n_lines.append(len((tmp_path / "alerts.jsonl").read_text().splitlines()))
     assert n_lines[0] > 0
     assert n_lines[1] == 2 * n_lines[0]
+
+
+@pytest.mark.parametrize("callback", [GradientNormCallback, ExplosionAlertCallback])
+def test_a_second_end_of_training_changes_nothing(small, callback):
+    """rl-zoo calls on_training_end() of the first callback again."""
+    model, first = small(), callback()
+    model.learn(60, callback=first)
+    first.on_training_end()
+    assert model.observers == []
+
+
+def test_the_end_after_an_exception_attaches_no_observer(small):
+    model, first = small(), GradientNormCallback()
+    interrupt(model, first, ExplosionAlertCallback(verbose=0))
+    first.on_training_end()
+    assert model.observers == []
+
+
+def test_a_monitor_that_is_attached_to_another_model_measures_it(small):
+    monitor = GradientMonitor(1)
+    for n_steps in (60, 40):
+        model = small()
+        model.observers.append(monitor)
+        model.learn(n_steps)
+        assert tags.GRADIENT_NORM["critic_mlp"] in monitor.read()
