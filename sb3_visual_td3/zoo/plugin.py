@@ -214,6 +214,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     """
 
     eval_freq: int
+    n_timesteps: int
 
     def __init__(
         self,
