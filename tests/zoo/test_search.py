@@ -140,15 +140,19 @@ def test_ctrl_c_ends_a_search_with_threads_after_the_running_trials(monkeypatch)
 
     def objective(trial):
         x = draws(trial)
-        if both_run.wait(300) == 0:
+        if both_run.wait(60) == 0:
             os.kill(os.getpid(), signal.SIGINT)
-        assert has_spoken.wait(300)  # the user is told while the trials run
+        assert has_spoken.wait(60)  # the user is told while the trials run
         return x
 
     monkeypatch.setattr(search, "_print", show)
     worker, study = make_worker(objective, Budget(5))
-    with pytest.raises(KeyboardInterrupt):
-        worker.run(n_jobs=2)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist's workers ignore the signal
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            worker.run(n_jobs=2)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert states(study) == ["COMPLETE", "COMPLETE"]
     assert lines[0] == "interrupted: the search ends after the running trials"
     assert not any("queued again" in line for line in lines)
