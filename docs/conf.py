@@ -44,6 +44,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"sb3_visual_td3\.report\.(hyperparam|run_settings|recommendation|sections).*"),
     (r"py:class", r"sb3_visual_td3\.report\.analysis\.(StatedProperty|RunSections)"),
     (r"py:class", r".*\.RestorableDrivingEnv"),
+    (r"py:obj", r"sb3_visual_td3\.callbacks\.drives\.Result"),  # a type variable
 ]
 
 html_theme = "furo"
