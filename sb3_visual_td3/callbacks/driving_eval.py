@@ -70,8 +70,8 @@ class DrivingEvalCallback(EvaluationCallback[Drive]):
     random driver and a full-brake driver are logged for comparison. The differences from EvalCallback:
 
     - ``eval_freq`` counts environment steps instead of calls.
-    - Every evaluation starts from the same places. Only if the simulator fails after the first episode of an
-      environment, another place replaces the place of the failed episode.
+    - Every evaluation starts from the same places, with one exception: if the simulator fails in the second or a later
+      episode of an environment, an episode that starts elsewhere replaces this episode.
     - The best model is the model that drives *farthest* (see ``best_by``).
     - The ``eval/`` scalars are written directly to the event file, at the step of the evaluation.
 

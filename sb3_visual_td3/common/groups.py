@@ -62,9 +62,9 @@ def groups_of(network: Network) -> tuple[Group, Group]:
 
 
 def checked_weights(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Choose the weights of a group whose gradients show whether all gradients of the group are finite.
+    """Choose a few weights of a group. If their gradients are finite, all gradients of the group are finite.
 
-    A NaN anywhere in the backward pass reaches the biases of the layers before it.
+    The reason is that a NaN anywhere in the backward pass reaches the biases of the layers before it.
 
     :param weights: the weights of one group
     :return: the vectors (biases, LayerNorms) that have a gradient; without such a vector, the smallest weight with a

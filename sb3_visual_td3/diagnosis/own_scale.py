@@ -520,8 +520,8 @@ _PLAIN_WORDS = {"std", "train", "training", "rollout", "charts", "metrics", "sta
 def action_std(data: SeriesSet) -> Series | None:
     """Return the standard deviation of the policy's actions, at least ``MIN_POINTS`` points; None if not logged.
 
-    SB3's tag comes first. Another tag must name the policy, such as ``Policy/mean_noise_std``, or no quantity at all,
-    such as ``charts/std``. ``train/adv_std`` and ``ep_rew_std`` are not such tags.
+    SB3's tag comes first. Any other tag counts only if it names the policy, such as ``Policy/mean_noise_std``, or does
+    not say of what it is the standard deviation, such as ``charts/std``. So ``train/adv_std`` does not count.
     """
     found = []
     for name in data.names():

@@ -262,8 +262,9 @@ def _last_per_step(series: Series) -> Series:
 def not_finite_from(series: Series) -> int | None:
     """Return the step from which a series, finite until then, holds only NaN and infinity; otherwise None.
 
-    NaN between finite values means that there was nothing to log, such as no evaluation, and so does a NaN at the end
-    of such a series. NaN before the first finite value is ignored, because there may be nothing to log at first.
+    NaN between finite values means that there was nothing to log, for example because there was no evaluation. If a
+    series has such gaps, NaN at its end means the same, and the result is None. NaN before the first finite value is
+    ignored, because there may be nothing to log at first.
     """
     if len(series) == 0:
         return None

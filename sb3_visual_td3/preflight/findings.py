@@ -375,7 +375,10 @@ class Examination:
     _found: dict[str, Finding] = field(default_factory=dict)
 
     def passed(self, check_id: str, value: Any = None) -> None:
-        """Record that a check has passed, with its measurement, unless it has failed, such as for another camera."""
+        """Record that a check has passed, with its measurement.
+
+        If the same check has failed before, for example for another camera, it stays failed.
+        """
         if check_id not in self._found:
             self.checks[check_id] = Check(check_id, "pass", value)
 

@@ -85,7 +85,8 @@ _RUN_COLUMNS = ("run", "run_id", "run id")
 _NO_SERIES = frozenset(["wall time", "wall_time", "_runtime", "_timestamp", "timestamp", "time", "date", "datetime"])
 _NO_VALUE = frozenset(["", "none", "null", "na", "n/a"])
 _RARE = 0.05
-"""A column of steps rises in at least this fraction of the rows, and falls far in at most this fraction of the rows."""
+"""A column counts as steps only if it rises in at least this fraction of the rows, and drops by a large amount in at
+most this fraction of the rows."""
 _EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_len_mean"
 
 
@@ -384,7 +385,7 @@ def _rows(text: str, separator: str) -> Iterator[list[str]]:
 
 
 def _counter_among(candidates: Sequence[int], rows: Iterable[Sequence[str]]) -> int:
-    """Return the first step column that counts steps, from row to row; the first column if none counts.
+    """Return the first candidate whose numbers rise from row to row; if there is none, the first candidate.
 
     In many logs, the column ``steps`` holds the length of each episode.
 

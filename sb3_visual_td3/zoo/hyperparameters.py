@@ -202,9 +202,7 @@ def check_classes(block: Mapping[str, Any], where: str) -> None:
             if not callable(found) or (isinstance(found, type) and not issubclass(found, base) and not makes_others):
                 raise ValueError(f"{named}, which is not {noun}")
             if not isinstance(kwargs, Mapping) or not all(isinstance(each, str) for each in kwargs):
-                raise ValueError(
-                    f"{named} with the arguments {shown(kwargs)}; expected a mapping of their names to values"
-                )
+                raise ValueError(f"{named}: its arguments are {shown(kwargs)}; expected pairs of a name and a value")
             try:
                 given = () if key == "callback" else (None,)  # a wrapper is also given the environment
                 inspect.signature(found).bind(*given, **kwargs)

@@ -208,7 +208,7 @@ LIMIT = "gymnasium.wrappers.TimeLimit"
         ({"callback": ALERT + "s"}, "has no ExplosionAlertCallbacks; did you mean ExplosionAlertCallback?"),
         ({"callback": "collections.OrderedDict"}, "callback is 'collections.OrderedDict', which is not a callback"),
         ({"callback": [{ALERT: {"on_critcal": "stop"}}]}, "unexpected keyword argument 'on_critcal'"),
-        ({"callback": [{ALERT: None}]}, "with the arguments None; expected a mapping"),
+        ({"callback": [{ALERT: None}]}, "its arguments are None; expected pairs of a name and a value"),
         ({"env_wrapper": [{LIMIT: {"max_steps": 5}}]}, "env_wrapper is 'gymnasium.wrappers.TimeLimit': "),
     ],
 )
