@@ -234,7 +234,7 @@ def test_a_terminal_transition_stays_terminal():
 
 
 def test_the_end_set_by_end_segments_disappears_when_its_row_is_overwritten():
-    """Without ``handle_timeout_termination``, only ``dones`` is set. If ``timeouts`` were set, nothing would clear it."""
+    """Without ``handle_timeout_termination``, only ``dones`` is set, because nothing would clear ``timeouts``."""
     buffer = make("n-step", handle_timeout_termination=False)
     add(buffer, steps_for(buffer, 3, done_rate=0.0))
     end_segments(buffer)
