@@ -398,7 +398,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         if self.eval_freq != _ZOO_EVAL_FREQ:
             return
         fifth = max(self.n_timesteps // _PARTS_OF_A_VALIDATION, 1)
-        now = min((callback.eval_freq for callback in callbacks), default=self._default_eval_freq())
+        now = min((callback.eval_freq for callback in callbacks), default=_default_eval_freq(self.n_timesteps))
         if now > fifth:
             print(f"eval_freq is {fifth:,} instead of {now:,}, because this run is short")
             self.eval_freq = self.args.eval_freq = fifth
@@ -480,12 +480,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             return EvalCallback(env, eval_freq=max(eval_freq // self.n_envs, 1), **settings)
         # With few evaluations a short run would get no verdict.
         if eval_freq == _ZOO_EVAL_FREQ:
-            eval_freq = self._default_eval_freq()
+            eval_freq = _default_eval_freq(self.n_timesteps)
         return PolicyEvalCallback(env, eval_freq=eval_freq, **settings)
-
-    def _default_eval_freq(self) -> int:
-        """Return the steps between two evaluations without ``--eval-freq``; fewer than rl-zoo's if the run is short."""
-        return min(_ZOO_EVAL_FREQ, max(self.n_timesteps // _EVALUATIONS_OF_A_SHORT_RUN, _LEAST_EVAL_FREQ))
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Create the environments; a resumed run appends its episodes to the monitor files."""
@@ -683,6 +679,11 @@ def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] |
     if wrapper is None:
         return env
     return wrapper(env, **kwargs)
+
+
+def _default_eval_freq(n_timesteps: int) -> int:
+    """Return the steps between two evaluations without ``--eval-freq``; fewer than rl-zoo's if the run is short."""
+    return min(_ZOO_EVAL_FREQ, max(n_timesteps // _EVALUATIONS_OF_A_SHORT_RUN, _LEAST_EVAL_FREQ))
 
 
 def _requested_signals(args: argparse.Namespace) -> tuple[str, ...] | None:
