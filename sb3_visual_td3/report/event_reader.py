@@ -17,15 +17,9 @@ import numpy as np
 from sb3_visual_td3.common.tags import is_on_episodes, is_on_steps
 from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.series import MAX_STEP, BoolArray, Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import is_on_environment_steps
 from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, EventFile, OnBytes, Track
-from sb3_visual_td3.report.run_axis import (
-    SAME_AXIS,
-    at_own_steps,
-    axis_of,
-    is_on_environment_steps,
-    positions_on_axis,
-    span,
-)
+from sb3_visual_td3.report.run_axis import SAME_AXIS, at_own_steps, axis_of, positions_on_axis, span
 from sb3_visual_td3.report.table_file import (
     ENVIRONMENT_STEPS,
     EVALUATIONS,

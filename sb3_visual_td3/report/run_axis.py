@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sb3_visual_td3.common.tags import is_on_episodes, is_on_steps
+from sb3_visual_td3.common.tags import is_on_episodes
 from sb3_visual_td3.diagnosis.return_curve import counts_episodes
 from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, StepArray
-from sb3_visual_td3.diagnosis.tag_search import find_returns, is_standard, words_of
+from sb3_visual_td3.diagnosis.tag_search import find_returns, is_on_environment_steps, words_of
 from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
@@ -58,11 +58,6 @@ def axis_of(series: SeriesSet) -> str:
     if has_losses_only and len(counted_by_one) == len(names):
         return "updates"
     return STEPS
-
-
-def is_on_environment_steps(name: str) -> bool:
-    """Return whether the x-axis of a tag counts environment steps, judged by the name of the tag."""
-    return (is_on_steps(name) or is_standard(name)) and not is_on_episodes(name)
 
 
 class _Clock(NamedTuple):

@@ -385,7 +385,7 @@ def _rows(text: str, separator: str) -> Iterator[list[str]]:
 
 
 def _counter_among(candidates: Sequence[int], rows: Iterable[Sequence[str]]) -> int:
-    """Return the first candidate whose numbers rise from row to row; if there is none, the first candidate.
+    """Return the first candidate whose numbers rise from row to row; without such a column, the first candidate.
 
     In many logs, the column ``steps`` holds the length of each episode.
 

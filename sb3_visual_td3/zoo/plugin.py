@@ -393,7 +393,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
         The flag is set too, because snapshots store the flags: a resumed run then keeps the frequency.
 
-        :param callbacks: the evaluations in the hyperparameter file; if there is none, a PolicyEvalCallback is added
+        :param callbacks: the evaluations in the hyperparameter file; if it is empty, a PolicyEvalCallback is added
         """
         if self.eval_freq != _ZOO_EVAL_FREQ:
             return
