@@ -19,6 +19,8 @@ from sb3_visual_td3.envs.lite.world import LiteWorld
 from sb3_visual_td3.envs.rewards import RewardWeights
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, ROUTE_MAP_GROUPS
 from sb3_visual_td3.envs.road.route_files import route_settings
+from sb3_visual_td3.envs.road.route_maps import load_route_map
+from sb3_visual_td3.envs.road.route_planning import NoRouteError, has_random_route
 from sb3_visual_td3.envs.road.route_settings import Pair, check_given
 from sb3_visual_td3.envs.road.street_life import StreetLife
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
@@ -42,6 +44,7 @@ class RestorableDrivingEnv(DrivingEnv):
         """
         return {
             "format": STATE_FORMAT,
+            "frame_skip": self.frame_skip,
             "random": self.np_random.bit_generator.state,
             "frames": np.array(self._frames, dtype=np.uint8),
             "map_name": self._map_name,
@@ -56,7 +59,8 @@ class RestorableDrivingEnv(DrivingEnv):
 
         :param state: the state that ``get_state`` returned
         :return: the observation at the time of the saved state
-        :raises ValueError: if ``state`` has a different format or comes from an environment with other settings
+        :raises ValueError: if ``state`` has a different format, or comes from an environment with other frames, another
+            step length, or other settings of routes, traffic, lights or pedestrians
         """
         frames = np.asarray(state.get("frames", ()), dtype=np.uint8)
         expected = (self.frame_stack, *self._backend.frame_shape)
@@ -64,6 +68,12 @@ class RestorableDrivingEnv(DrivingEnv):
             raise ValueError(
                 f"the state has format {state.get('format')!r} and frames of shape {frames.shape}: expected format "
                 f"{STATE_FORMAT} and frames of shape {expected}; make the env with the settings of the saved env"
+            )
+        # States of earlier versions do not have ``frame_skip``.
+        if state.get("frame_skip", self.frame_skip) != self.frame_skip:
+            raise ValueError(
+                f"the state was saved with frame_skip={state['frame_skip']}, but this env has "
+                f"frame_skip={self.frame_skip}: make the env with the settings of the saved env"
             )
         # The world is restored first, because the task takes the vehicle's state from the world.
         self._backend.set_state(state["world"])
@@ -174,6 +184,27 @@ class LiteDrivingEnv(RestorableDrivingEnv):
             render_view=render_view,
         )
         check_given(routes, self.maps)
+        self._routes = routes
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode; see ``DrivingEnv.reset``.
+
+        :param seed: new seed of the random stream; ``None`` continues the stream
+        :param options: ``None`` or empty, or ``{"route": n}`` if the environment has routes to a goal
+        :return: first observation and info
+        :raises ValueError: if ``options`` contains anything else, or the map has no route as requested
+        """
+        try:
+            return super().reset(seed=seed, options=options)
+        except NoRouteError as error:
+            if len(self.maps) == 1:
+                raise
+            # All maps are named at once, because the next episodes may take another map without a route.
+            ranges = self._routes.length_m, self._routes.turns
+            without = [name for name in self.maps if not has_random_route(load_route_map(name).graph, *ranges)]
+            raise NoRouteError(f"{error}; of maps={list(self.maps)}, {without} have no such route") from error
 
 
 class LiteRoutesEnv(LiteDrivingEnv):

@@ -15,10 +15,9 @@ from sb3_visual_td3.envs.lite.figure_painter import NO_FIGURES, Figures, Person,
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
 from sb3_visual_td3.envs.lite.view import CameraSettings, View
 from sb3_visual_td3.envs.road.collision import OrientedBox, any_overlap
-from sb3_visual_td3.envs.road.graph_reading import graph_from_network, read_graph
-from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, load_map
-from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
-from sb3_visual_td3.envs.road.route_maps import load_route_map
+from sb3_visual_td3.envs.road.graph_reading import read_graph
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, LiteMap, load_map
+from sb3_visual_td3.envs.road.route_maps import RouteMap, load_route_map
 from sb3_visual_td3.envs.road.route_path import RoutePath
 from sb3_visual_td3.envs.road.route_settings import RoutePlanner, RouteSettings
 from sb3_visual_td3.envs.road.route_traffic import RouteTraffic
@@ -71,6 +70,9 @@ class LiteWorld:
             self._traffic = RouteTraffic(cars, self._vehicle.body, self._street.is_closed)
         self._view = View(self._camera)
         self.map_groups = map_groups
+        # A world keeps the maps that it has loaded: a map file that is edited must not disturb a training.
+        self._maps: dict[str, LiteMap] = {}
+        self._route_maps: dict[str, RouteMap] = {}
 
     @property
     def map_name(self) -> str:
@@ -194,6 +196,8 @@ class LiteWorld:
             "map_name": self._map_name,
             "route_seed": self._route_seed,
             "scene_seed": self._scene_seed,
+            "route_length_m": self._track.length_m,
+            "tick_s": self._tick_s,
             "motion": list(self._motion),
             "lane": list(self._lane),
             "distance_m": self._distance_m,
@@ -213,9 +217,15 @@ class LiteWorld:
         """Continue from a saved state, in this world or in another world with the same settings.
 
         :param state: the state that ``get_state`` returned
-        :raises ValueError: if the map of the saved state does not exist, or if the settings of routes, traffic, lights
-            or pedestrians differ
+        :raises ValueError: if the map of the saved state does not exist, or if the settings of routes, traffic, lights,
+            pedestrians or the length of a tick differ
         """
+        # States of earlier versions have neither ``tick_s`` nor ``route_length_m``.
+        if state.get("tick_s", self._tick_s) != self._tick_s:
+            raise ValueError(
+                f"the state was saved with dt_s={state['tick_s']}, but this env has dt_s={self._tick_s}: make the env "
+                "with the settings of the saved env"
+            )
         if ("street" in state) != self._street.is_on:
             with_or_without = "with" if "street" in state else "without"
             raise ValueError(
@@ -234,6 +244,14 @@ class LiteWorld:
             )
         # States of earlier versions have only the closed route.
         self._enter(state["map_name"], state["scene_seed"], state.get("route_seed"))
+        length_m = self._track.length_m
+        # Another version of NumPy may round the length differently.
+        if not math.isclose(state.get("route_length_m", length_m), length_m, rel_tol=1e-6):
+            raise ValueError(
+                f"the state was saved on a route of {state['route_length_m']:.1f} m, but the route of this env has "
+                f"{length_m:.1f} m: make the env with the settings of the saved env (route, route_length_m, "
+                "route_turns), and with the same map file"
+            )
         self._motion = Motion(*state["motion"])
         self._lane = LanePosition(*state["lane"])
         self._distance_m = state["distance_m"]
@@ -288,24 +306,36 @@ class LiteWorld:
             )
         self._map_name, self._scene_seed, self._route_seed = map_name, scene_seed, route_seed
         if route_seed is None:
-            closed = load_map(map_name)
+            closed = self._map(map_name)
             self._track: Track | RoutePath = closed.track
             self._view.reset(closed, scene_seed)
             if self._street.is_on:
                 if closed.network is None:
-                    graph = read_graph(read_opendrive(map_name), map_name)
+                    graph = read_graph(closed.text, map_name)
                 else:
-                    graph = graph_from_network(closed.network)
-                self._street.enter(graph, self._track)
+                    graph = self._route_map(map_name).graph
+                self._street.enter(graph, self._track, is_map_file=closed.network is None)
             return
-        scene = load_route_map(map_name)
+        scene = self._route_map(map_name)
         path = self._planner.path(scene.graph, map_name, route_seed)
         self._track = path
         self._view.reset(scene, scene_seed)
         if isinstance(self._traffic, RouteTraffic):
             self._traffic.enter(scene.graph, path)
         if self._street.is_on:
-            self._street.enter(scene.graph, self._track)
+            self._street.enter(scene.graph, self._track, is_map_file=map_name.endswith(OPENDRIVE_SUFFIX))
+
+    def _map(self, name: str) -> LiteMap:
+        """Return the map that this world uses under a name."""
+        if name not in self._maps:
+            self._maps[name] = load_map(name)
+        return self._maps[name]
+
+    def _route_map(self, name: str) -> RouteMap:
+        """Return the map with its lane graph that this world uses under a name."""
+        if name not in self._route_maps:
+            self._route_maps[name] = load_route_map(name)
+        return self._route_maps[name]
 
     def _drive(self, control: Control, n_ticks: int) -> None:
         """Advance the car and its position on the lane."""

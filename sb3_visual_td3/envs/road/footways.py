@@ -1,7 +1,8 @@
 """Find where pedestrians can walk on a map: walkways beside the roads, and crossings between the walkways.
 
-The walkways are the map's lanes of type ``sidewalk``, or the shoulders of its roads if the map has no such lanes. The
-crossings lie at the map's crosswalks, or before junctions and in the middle of long roads if it has no crosswalks.
+The walkways are the map's lanes of type ``sidewalk``. On a map without such lanes, they are the shoulders of the roads.
+The crossings lie at the map's crosswalks. On a map without crosswalks, they lie before junctions and in the middle of
+long roads.
 """
 
 from __future__ import annotations
@@ -272,7 +273,7 @@ def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: 
     Pieces that already have a crossing are ignored.
 
     :param own: the piece at which a crossing begins. Another piece counts only if the crossing to it is a convex
-        quadrangle. -1 finds the nearest piece without this condition.
+        quadrangle. With -1, this condition does not apply.
     """
     best, best_m = None, within_m
     for piece, beyond in enumerate(mesh.beyond):

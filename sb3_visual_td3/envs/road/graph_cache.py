@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +19,23 @@ from sb3_visual_td3.envs.road.lane_graph import LaneGraph, graph_from_arrays
 CACHE_VARIABLE = "VISUAL_TD3_CACHE"
 """Environment variable with the folder of the cache."""
 NO_CACHE = "off"
-GRAPH_FORMAT = 3
+GRAPH_FORMAT = 4
 """Version of the file format. It is part of a file's name: files of another version are ignored."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 
 def cache_folder() -> Path | None:
-    """Return the folder in which lane graphs are stored; None if the cache is off."""
+    """Return the folder in which lane graphs are stored; None if the cache is off, or the user has no home folder."""
     chosen = os.environ.get(CACHE_VARIABLE, "")
     if chosen == NO_CACHE:
         return None
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "visual_td3"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "visual_td3"
+    except RuntimeError as error:  # in a container, the user may have no home folder
+        _LOG.warning("lane graphs are not cached (%s); set %s to a writable folder", error, CACHE_VARIABLE)
+        return None
 
 
 def cached_path(text: str) -> Path | None:
@@ -60,8 +63,7 @@ def load_graph(text: str) -> LaneGraph | None:
         # Pickles are not loaded, because they could run code from a file in the cache folder.
         with np.load(path, allow_pickle=False) as arrays:
             return graph_from_arrays({name: arrays[name] for name in arrays.files})
-    # A truncated or altered file raises one of these errors; the map is then read again.
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise many types of exceptions, depending on the damage
         _LOG.warning("cached map %s is damaged (%s); reading the map again", path, error)
         return None
 

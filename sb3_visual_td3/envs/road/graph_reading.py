@@ -18,7 +18,7 @@ from sb3_visual_td3.envs.road.graph_cache import load_graph, store_graph
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, NO_LANE, LaneGraph, LaneKey, LaneSegment, MarkRun
 from sb3_visual_td3.envs.road.lane_survey import GRAPH
 from sb3_visual_td3.envs.road.network import End, Neighbour, Road, RoadNetwork
-from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive, survey
+from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive, survey, without_namespace
 from sb3_visual_td3.envs.road.sign_reading import signs_of_survey, speed_limits_mps
 
 _SPACING_M = 0.5
@@ -57,6 +57,7 @@ def graph_from_survey(answer: Mapping[str, Any], source: str, text: str) -> Lane
     rows = answer["segments"]
     if not rows:
         raise ValueError(f"{source}: got no lane of type 'driving', expected at least one; add lanes to its roads")
+    text = without_namespace(text)
     number_of = {tuple(row["key"]): number for number, row in enumerate(rows)}
     limits_mps = speed_limits_mps(text)
     segments = []

@@ -38,6 +38,12 @@ _ON_LANE_M = 2.2
 """A vehicle blocks a lane if its centre is at most this far from the centre of the lane."""
 _SPLIT_M = 8.0
 """A vehicle within this distance of the beginning of a lane also blocks other lanes that begin at the same place."""
+_END_M = 5.0
+"""A car has reached a dead end if it stands with its front closer than this to the end of the last lane."""
+_CLEAR_OF_CARS_M, _CLEAR_OF_OTHERS_M = 20.0, 50.0
+"""A car that leaves a dead end continues at a place that is farther than the first distance from the other cars of the
+traffic, and farther than the second distance from the ego vehicle and the pedestrians."""
+_SLOT_ATTEMPTS = 20
 WAY_CLEARANCE_M = 0.5
 """A lane of a junction stays reserved for a car until the rear of the car is this far beyond the end of the lane."""
 
@@ -61,8 +67,8 @@ class _Blocked(NamedTuple):
     pose: Pose
     reach_m: float
     places: list[tuple[int, float, float]]
-    """One entry for each blocked lane: its index, the distance in metres along the lane at which the vehicle or
-    pedestrian is, and the cosine of the angle between the lane and ``pose``."""
+    """One entry for each blocked lane: its index, the position of the vehicle or pedestrian in metres along the lane,
+    and the cosine of the angle between the lane and ``pose``."""
 
 
 class Occupant(NamedTuple):
@@ -180,7 +186,7 @@ class TrafficMap:
     def onward(self) -> tuple[tuple[int, ...], ...]:
         """Return for each lane the lanes on which a car may continue, without lanes that lead only to dead ends.
 
-        If all lanes that follow a lane lead only to dead ends, all of them are permitted.
+        If every following lane leads only to dead ends, all following lanes are permitted.
         """
         lasting = set(range(len(self.graph.segments)))
         while True:
@@ -277,7 +283,7 @@ class GraphCar:
     """Distance of the car's centre from the beginning of its present lane."""
     desired_mps: float
     choose: Callable[[Sequence[int]], int]
-    """Function that chooses one of the lanes that follow the last lane of the path."""
+    """Function that chooses one of several numbers, such as one of the lanes that follow the last lane of the path."""
     speed_mps: float = 0.0
     waited_s: float = 0.0
     held: list[int] = field(default_factory=list)
@@ -298,8 +304,9 @@ class GraphTraffic(Generic[CarT]):
         self.cars: list[CarT] = []
         self.guest: GraphCar | None = None
         """A vehicle that the model does not drive, but for which it reserves ways through junctions."""
-        self.is_closed: Callable[[int], bool] = _never_closed
-        """Function that returns whether vehicles must stop at the end of a lane, as at a red light."""
+        self.is_closed: Callable[[int, Sequence[int]], bool] = _never_closed
+        """Function that returns whether vehicles must stop at the end of a lane, as at a red light. The arguments are
+        the lane, and the lanes of the way that a vehicle takes through the junction after it."""
 
     def enter(self, map_: TrafficMap) -> None:
         """Switch to another map, and remove all cars.
@@ -322,8 +329,11 @@ class GraphTraffic(Generic[CarT]):
         :param dt_s: duration of the movement in seconds
         :param others: all vehicles and pedestrians that this model does not move
         """
+        others = list(others)
         for car in self.cars:
             self._extend_path(car)
+            if self._is_at_dead_end(car):
+                self._leave_dead_end(car, others)
         self._on_lane, self._foreign_lanes = self._occupants(others)
         self._reserve()
         # All accelerations are computed before the first car moves, so that they belong to the same moment.
@@ -367,6 +377,30 @@ class GraphTraffic(Generic[CarT]):
             car.path.append(car.choose(ways))
             plan = self._plan_of(car)
             reach_m += plan.lines[-1].length_m
+
+    def _is_at_dead_end(self, car: GraphCar) -> bool:
+        """Return whether a car stands at the end of a path that leads no farther."""
+        if car.waited_s <= 0.0 or self._map.onward[car.path[-1]]:
+            return False
+        to_end_m = sum(line.length_m for line in self._plan_of(car).lines) - car.along_m
+        return to_end_m - car.half_length_m < _END_M
+
+    def _leave_dead_end(self, car: CarT, others: Iterable[RoadUser]) -> None:
+        """Let a car continue at another place of the map, because it would block the dead end forever.
+
+        If no free place is found, the car stays, and the next step tries again.
+        """
+        slots = self._map.slots()
+        taken = [(self.pose_of(each), _CLEAR_OF_CARS_M) for each in self.cars if each is not car]
+        taken += [(each.pose, _CLEAR_OF_OTHERS_M) for each in others]
+        for _ in range(_SLOT_ATTEMPTS if slots else 0):
+            segment, along_m = slots[car.choose(range(len(slots)))]
+            place = self._map.line(segment).pose_at(along_m)
+            if all(math.dist(place[:2], pose[:2]) > clear_m for pose, clear_m in taken):
+                car.path, car.along_m, car.speed_mps, car.waited_s = [segment], along_m, 0.0, 0.0
+                car.held, car.left = [], []
+                self._extend_path(car)
+                return
 
     def _plan_of(self, car: GraphCar) -> _Plan:
         """Return the centre lines and the next junction of a car's path; cached until the path changes."""
@@ -438,11 +472,11 @@ class GraphTraffic(Generic[CarT]):
             way = ahead.segments
             to_line_m = ahead.distance_m - car.half_length_m
             if way[0] in car.held:
-                if self.is_closed(ahead.before) and to_line_m > _braking_m(car):
+                if self.is_closed(ahead.before, way) and to_line_m > _braking_m(car):
                     # The light has changed and the car can still stop, so it gives up its reservation.
                     car.held = [segment for segment in car.held if segment not in way]
                 continue
-            if not self._reaches(car, ahead) or self.is_closed(ahead.before):
+            if not self._reaches(car, ahead) or self.is_closed(ahead.before, way):
                 continue
             # Only the first car of a lane may reserve a way. If a car behind it reserved the way, the first car would
             # wait for the way and block the car behind it forever.
@@ -582,5 +616,5 @@ def _braking_m(car: GraphCar) -> float:
     return 0.5 * car.speed_mps**2 / _IDM.braking_mps2
 
 
-def _never_closed(_segment: int) -> bool:
+def _never_closed(_segment: int, _way: Sequence[int]) -> bool:
     return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ _STRIDE = 4
 _MAX_STARTS = 500
 """The search for a loop starts from at most this many lanes, which limits its time on the map of a large town."""
 _SEGMENT_STEP_M = 2.0
+_END_M = 1e-5
+"""The last waypoint of a lane is at most this far from the end of the lane."""
 _MAX_LANES = 32
 # Names of carla.LaneMarkingType. All others, such as "SolidBroken", count as solid.
 _BROKEN = {"Broken", "BrokenBroken", "BottsDots"}
@@ -81,10 +84,15 @@ def survey_graph(text: str) -> dict[str, Any]:
     for lane in lanes.values():
         lane.sort(key=lambda waypoint: -math.copysign(waypoint.s, waypoint.lane_id))
     topology = road_map.get_topology()
+    begins = {_key(each): each for pair in topology for each in pair}
+    # A section of less than 0.5 m may lie between two points. Its lanes get one point each.
+    for key, waypoint in begins.items():
+        if key not in lanes and str(waypoint.lane_type) == "Driving":
+            lanes[key] = [waypoint]
     # Points lie at multiples of 0.5 m along the road, so a lane that is driven against the road would begin up to 0.5 m
     # late. The topology contains its exact beginning.
-    for waypoint in {_key(each): each for pair in topology for each in pair}.values():
-        lane = lanes.get(_key(waypoint), [])
+    for key, waypoint in begins.items():
+        lane = lanes.get(key, [])
         if lane and 0.01 < waypoint.transform.location.distance(lane[0].transform.location) <= 2.0 * SPACING_M:
             lane.insert(0, waypoint)
     after: dict[Key, set[Key]] = {}
@@ -257,8 +265,29 @@ def _walk(start: Key, after: dict[Key, list[Key]], turns: dict[Key, float], turn
 
 
 def _along(start: Any, step_m: float) -> list[Any]:
-    """Return waypoints from the start of a lane to its end."""
-    return [start, *start.next_until_lane_end(step_m)]
+    """Return waypoints from the start of a lane to the end of its section.
+
+    The last step may be shorter than the others. The client's ``next_until_lane_end`` is not used, because it leads to
+    the end of the road, and fails on some roads of several sections.
+    """
+    line = [start]
+    while (ahead := _ahead_in_lane(line[-1], start, step_m)) is not None:
+        line.append(ahead)
+    # Halve the step to find the last waypoint of the section.
+    end = line[-1]
+    while step_m > _END_M:
+        step_m *= 0.5
+        end = _ahead_in_lane(end, start, step_m) or end
+    return line if end is line[-1] else [*line, end]
+
+
+def _ahead_in_lane(waypoint: Any, start: Any, step_m: float) -> Any | None:
+    """Return the waypoint that lies ``step_m`` ahead in the lane that begins at ``start``; None beyond its end."""
+    for ahead in waypoint.next(step_m):
+        # The lane of a ring of one road leads to its own start, where the distance to the start becomes smaller.
+        if _key(ahead) == _key(start) and abs(ahead.s - start.s) > abs(waypoint.s - start.s):
+            return ahead
+    return None
 
 
 def _turned_rad(segment: list[Any]) -> float:
@@ -349,8 +378,12 @@ def _key(waypoint: Any) -> Key:
 
 
 if __name__ == "__main__":
-    if GRAPH in sys.argv:
-        answer = survey_graph(sys.stdin.read())
-    else:
-        answer = survey(sys.stdin.read(), with_lanes=ROUTE_ONLY not in sys.argv)
-    json.dump(answer, sys.stdout)
+    # CARLA's client prints warnings on standard output, where they would mix with the answer. The answer goes to a copy
+    # of the output instead.
+    with os.fdopen(os.dup(1), "w") as output, open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        if GRAPH in sys.argv:
+            answer = survey_graph(sys.stdin.read())
+        else:
+            answer = survey(sys.stdin.read(), with_lanes=ROUTE_ONLY not in sys.argv)
+        json.dump(answer, output)

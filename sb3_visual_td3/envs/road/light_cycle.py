@@ -6,11 +6,11 @@ stages, which are green one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sb3_visual_td3.envs.road.road_signs import RoadSigns, lights_of
+from sb3_visual_td3.envs.road.road_signs import RoadSigns, StopLine, lights_of
 
 LightColour = Literal["red", "yellow", "green", "off", "unknown"]
 GREEN_S, YELLOW_S, RED_S = 10.0, 3.0, 2.0
@@ -91,11 +91,11 @@ class LightCycles:
                     self._cycle_of[light] = (cycle, stage)
         self.colours: dict[int, LightColour] = {number: "red" for number, _ in lights_of(signs)}
         """The colour of each light, by the number of its signal."""
-        # For each lane the place of each stop line and its light; several lights can stop one lane.
-        self._stops: dict[int, list[tuple[float, int]]] = {}
+        # For each lane its stop lines, each with its light; several lights can stop one lane.
+        self._stops: dict[int, list[tuple[StopLine, int]]] = {}
         for number, signal in lights_of(signs):
             for stop in signal.stops:
-                self._stops.setdefault(stop.segment, []).append((stop.along_m, number))
+                self._stops.setdefault(stop.segment, []).append((stop, number))
         for index, cycle in enumerate(self._cycles):
             cycle.advance(index * offset_s)
             self._show(cycle)
@@ -113,26 +113,34 @@ class LightCycles:
                 has_changed = True
         return has_changed
 
-    def stop_ahead_m(self, segment: int, along_m: float = 0.0) -> float | None:
+    def stop_ahead_m(self, segment: int, along_m: float = 0.0, way: Collection[int] | None = None) -> float | None:
         """Return the distance along a lane at which a vehicle must stop for a light; None if there is no such place.
 
         :param segment: number of the lane
         :param along_m: distance of the vehicle's front from the beginning of the lane
+        :param way: numbers of the lanes that the vehicle takes through the junction after the lane; None for the
+            lights of all ways
         :return: distance from the beginning of the lane to the nearest stop line ahead with a red or yellow light
         """
         closed_m = [
             place_m
-            for place_m, light in self._stops.get(segment, ())
+            for place_m, light in self.lights_on(segment, way)
             if place_m >= along_m and self.colours[light] in {"red", "yellow"}
         ]
         return min(closed_m, default=None)
 
-    def lights_on(self, segment: int) -> list[tuple[float, int]]:
+    def lights_on(self, segment: int, way: Collection[int] | None = None) -> list[tuple[float, int]]:
         """Return the lights that control a lane: for each, the distance of its stop line in metres, and its number.
 
         :param segment: number of the lane
+        :param way: numbers of the lanes that the vehicle takes through the junction after the lane; None for the
+            lights of all ways
         """
-        return self._stops.get(segment, [])
+        found = []
+        for stop, light in self._stops.get(segment, ()):
+            if way is None or not stop.ways or not set(stop.ways).isdisjoint(way):
+                found.append((stop.along_m, light))
+        return found
 
     def set_colour(self, light: int, colour: LightColour) -> None:
         """Set the colour of one light until the next change of its junction's cycle.

@@ -17,7 +17,7 @@ from sb3_visual_td3.envs.road.network import (
     crossed_network,
     loop_network,
 )
-from sb3_visual_td3.envs.road.opendrive_reading import load_opendrive
+from sb3_visual_td3.envs.road.opendrive_reading import KnownMaps, load_opendrive, map_of_file
 from sb3_visual_td3.envs.road.shapes import random_loop
 from sb3_visual_td3.envs.road.streets import street_network
 from sb3_visual_td3.envs.road.track import Track, route_track
@@ -73,11 +73,14 @@ class LiteMap(NamedTuple):
     """Hold the parts of a map that a simulator needs: the closed route, and the ground and panorama to draw."""
 
     name: str
+    """Name of the map. It must be unique, because cameras use it as a cache key."""
     track: Track
     ground: Ground
     panorama: NDArray[np.uint8]
     network: RoadNetwork | None = None
     """The roads; ``None`` for a map that was read from a file."""
+    text: str = ""
+    """The OpenDRIVE document of a map that was read from a file."""
 
 
 class Scene(Protocol):
@@ -96,16 +99,32 @@ class Scene(Protocol):
         """Return the panorama, a picture of the surroundings in all directions."""
 
 
-@cache
 def load_map(name: str) -> LiteMap:
     """Return a map, which is built at the first call and then shared by all worlds of the process.
+
+    A file is read again if it has changed. Worlds that have loaded it before keep the map that they have.
 
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file, ``.xodr``
     :raises ValueError: if there is no such map, or the file is not a valid map with a closed route
     :raises ImportError: if the name is a file and CARLA's client is not installed
     """
     if name.endswith(OPENDRIVE_SUFFIX):
-        return LiteMap(name, *load_opendrive(name))
+        return map_of_file(name, _read_map, _MAPS_OF_FILES)
+    return _built_in_map(name)
+
+
+_MAPS_OF_FILES: KnownMaps[LiteMap] = {}
+
+
+def _read_map(path: str, name: str) -> LiteMap:
+    """Return the map of an OpenDRIVE file."""
+    road = load_opendrive(path)
+    return LiteMap(name, road.track, road.ground, road.panorama, text=road.text)
+
+
+@cache
+def _built_in_map(name: str) -> LiteMap:
+    """Return a built-in map."""
     if name not in _PLANS:
         raise ValueError(f"map {name!r}: expected one of {sorted(_PLANS)}, or the path of an OpenDRIVE file (.xodr)")
     return build_map(name, _PLANS[name])

@@ -6,18 +6,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from statistics import median, mode
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
@@ -31,8 +34,21 @@ from sb3_visual_td3.envs.road.line_mending import forward_points, mended
 from sb3_visual_td3.envs.road.network import Paint
 from sb3_visual_td3.envs.road.track import Track
 
-_GEOMETRIES = ("line", "arc", "spiral", "poly3", "paramPoly3")
-"""The geometries of OpenDRIVE 1.4."""
+_SHAPES = {
+    "line": (),
+    "arc": ("curvature",),
+    "spiral": ("curvStart", "curvEnd"),
+    "poly3": (),
+    "paramPoly3": (),
+}
+"""The shapes of OpenDRIVE 1.4 with their required attributes. CARLA's client takes a missing coefficient of a curve as
+0."""
+_MAX_ROAD_ID = 2**32 - 1
+_MAX_JUNCTION_ID = 2**31 - 1
+"""CARLA's client stores the ids of roads and junctions as numbers. It reads any other id as 0 or as the largest number,
+so that several roads or junctions would become one."""
+_MAX_COORDINATE_M = 1e5
+"""CARLA's client stores places with 24 bits, which is a precision of 1 cm at this distance from the origin."""
 MIN_ROUTE_M = 50.0
 MAX_EXTENT_M = 1200.0
 """A closed route that extends farther than this along x or y is rejected, because its ground takes too much memory."""
@@ -59,7 +75,7 @@ def check_opendrive(text: str, source: str) -> None:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise _fault(source, "a document type declaration", "plain OpenDRIVE", "remove the <!DOCTYPE ...> part")
     try:
-        root = ElementTree.fromstring(text.encode())
+        root = ElementTree.fromstring(without_namespace(text).encode())
     except ElementTree.ParseError as error:
         raise _fault(source, f"broken XML ({error})", "an OpenDRIVE document", "export the map again") from error
     if root.tag != "OpenDRIVE":
@@ -74,8 +90,35 @@ def check_opendrive(text: str, source: str) -> None:
     if "" in names or len(set(names)) != len(names):
         raise _fault(source, "roads without an id or with the same id", "a unique id for each road", "number the roads")
     for road in roads:
-        _check_road(road, f"{source}, road {road.get('id')}")
+        place = f"{source}, road {road.get('id')}"
+        _check_id(road, "id", _MAX_ROAD_ID, place)
+        if road.get("junction", "").strip() not in ("", "-1"):  # -1: the road is in no junction
+            _check_id(road, "junction", _MAX_JUNCTION_ID, place)
+        _check_road(road, place)
+    for junction in root.findall("junction"):
+        _check_id(junction, "id", _MAX_JUNCTION_ID, source)
     _check_links(root, set(names), source)
+    _check_signals(root, source)
+
+
+def without_namespace(text: str) -> str:
+    """Return a document without its default XML namespace, so that its elements have the plain names of OpenDRIVE.
+
+    :param text: the OpenDRIVE document
+    """
+    return re.sub(r"""(<OpenDRIVE\b[^>]*?)\s+xmlns\s*=\s*(?:"[^"]*"|'[^']*')""", r"\1", text, count=1)
+
+
+def _check_id(element: ElementTree.Element, name: str, largest: int, place: str) -> None:
+    """Raise an error unless an attribute of a road or junction is an id that CARLA's client can store."""
+    number = element.get(name, "").strip()
+    if not (number.isascii() and number.isdigit() and len(number) <= 10 and int(number) <= largest):
+        raise _fault(
+            place,
+            f"<{element.tag} {name}={number!r}>",
+            f"an integer from 0 to {largest}",
+            "number the roads and junctions, also in the links to them",
+        )
 
 
 def _check_road(road: ElementTree.Element, place: str) -> None:
@@ -90,8 +133,16 @@ def _check_road(road: ElementTree.Element, place: str) -> None:
     if not plan_view:
         raise _fault(place, "no <planView> with a <geometry>", "lines or arcs", "fix or remove the road")
     for geometry in plan_view:
-        for name in ("s", "x", "y", "hdg"):
+        for name in ("s", "hdg"):
             _number(geometry, name, place)
+        for name in ("x", "y"):
+            if abs(_number(geometry, name, place)) > _MAX_COORDINATE_M:
+                raise _fault(
+                    place,
+                    f"a geometry at {name}={geometry.get(name)}",
+                    f"at most {_MAX_COORDINATE_M:,.0f} m, because CARLA's client computes in single precision",
+                    "shift the map's origin",
+                )
         if not _number(geometry, "length", place) > 0.0:
             raise _fault(
                 place,
@@ -99,12 +150,27 @@ def _check_road(road: ElementTree.Element, place: str) -> None:
                 "a length above 0 in metres",
                 "fix the geometry",
             )
-        shapes = [child for child in geometry if child.tag in _GEOMETRIES]
+        shapes = [child for child in geometry if child.tag in _SHAPES]
         if len(shapes) != 1:
-            raise _fault(place, f"a geometry with {len(shapes)} shapes", f"one of {_GEOMETRIES}", "fix the geometry")
-        for name in sorted(set(shapes[0].keys()) - {"pRange"}):  # all other attributes of a shape are numbers
-            _number(shapes[0], name, place)
+            raise _fault(place, f"a geometry with {len(shapes)} shapes", f"one of {tuple(_SHAPES)}", "fix the geometry")
+        _check_shape(shapes[0], place)
     _check_lanes(road, place)
+
+
+def _check_shape(shape: ElementTree.Element, place: str) -> None:
+    """Raise an error if an attribute is missing or not a number, or if CARLA's client would divide by zero."""
+    # Apart from pRange, all attributes are numbers.
+    for name in sorted({*_SHAPES[shape.tag], *shape.keys()} - {"pRange"}):
+        _number(shape, name, place)
+    if shape.tag == "arc" and float(shape.get("curvature", "")) == 0.0:
+        raise _fault(place, "<arc curvature='0'>", "a curvature other than 0", "use a <line>")
+    if shape.tag == "spiral" and float(shape.get("curvStart", "")) == float(shape.get("curvEnd", "")):
+        raise _fault(
+            place,
+            f"<spiral> with curvStart and curvEnd of {shape.get('curvStart')}",
+            "two different curvatures",
+            "use an <arc> or a <line>",
+        )
 
 
 def _check_lanes(road: ElementTree.Element, place: str) -> None:
@@ -148,6 +214,21 @@ def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> Non
                 )
 
 
+def _check_signals(root: ElementTree.Element, source: str) -> None:
+    """Raise an error if a controller or a reference names a signal that the file lacks; CARLA's client would crash."""
+    signals = {signal.get("id") for signal in root.findall("road/signals/signal")}
+    names = []
+    # The client does not use controllers that no junction names.
+    used = {controller.get("id") for controller in root.findall("junction/controller")}
+    for controller in root.findall("controller"):
+        if controller.get("id") in used:
+            names += [("controller", control.get("signalId")) for control in controller.findall("control")]
+    names += [("signalReference", reference.get("id")) for reference in root.findall("road/signals/signalReference")]
+    for kind, name in names:
+        if name not in signals:
+            raise _fault(source, f"a <{kind}> of signal {name!r}", "the id of a signal of the file", "fix the id")
+
+
 def _number(element: ElementTree.Element, name: str, place: str) -> float:
     """Return an attribute of an XML element as a finite number, or raise an error."""
     try:
@@ -182,6 +263,30 @@ def read_opendrive(path: str | PathLike[str]) -> str:
         ) from error
 
 
+Map = TypeVar("Map")
+KnownMaps = dict[str, tuple[tuple[int, int] | None, Map]]
+"""The last version of each map file that was read, by path: the time of its last change and its size, and the map."""
+
+
+def map_of_file(path: str, read: Callable[[str, str], Map], known: KnownMaps[Map]) -> Map:
+    """Return the map of an OpenDRIVE file, which is read if it is new or has changed.
+
+    If the file was removed, the map that was read from it can still be used.
+
+    :param path: path of the file
+    :param read: reads the file; takes the path, and a unique name for this version of the map
+    :param known: the maps that were read before; the new map replaces the former version
+    :raises ValueError: if the file is new, and does not exist or is not a valid map
+    """
+    version = None
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        version = status.st_mtime_ns, status.st_size
+    if path not in known or version not in (None, known[path][0]):
+        known[path] = version, read(path, f"{path} {version}")
+    return known[path][1]
+
+
 # Find the route
 
 
@@ -206,7 +311,7 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
     :param flag: ``ROUTE_ONLY`` for the route alone, which is faster; ``GRAPH`` for the lanes as a graph
     :return: the result of :func:`lane_survey.survey`, or of :func:`lane_survey.survey_graph`
     :raises ImportError: if CARLA's client is not installed
-    :raises ValueError: if CARLA's client cannot read the map
+    :raises ValueError: if CARLA's client cannot read the map, or computes a number that is not finite
     """
     if importlib.util.find_spec("carla") is None:
         raise ImportError(f"a map from an OpenDRIVE file needs CARLA's client: {install_command('carla')}")
@@ -229,7 +334,16 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
             f"{source}: CARLA's client cannot read the map (exit {child.returncode}: {last}); "
             "try the file in another OpenDRIVE viewer and export it again"
         )
-    answer: dict[str, Any] = json.loads(child.stdout)
+
+    def refuse(number: str) -> None:
+        raise _fault(
+            source,
+            f"a place or size that CARLA's client computes as {number}",
+            "finite numbers",
+            "check the shapes, heights and widths of the roads",
+        )
+
+    answer: dict[str, Any] = json.loads(child.stdout, parse_constant=refuse)
     return answer
 
 
@@ -318,6 +432,8 @@ class OpenDriveRoad(NamedTuple):
     track: Track
     ground: Ground
     panorama: NDArray[np.uint8]
+    text: str
+    """The document."""
 
 
 def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
@@ -339,7 +455,7 @@ def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
     # The random values of the ground are seeded by the text, so that the same file always looks the same.
     rng = np.random.default_rng(zlib.crc32(text.encode()))
     ground = build_ground(_plan_of(answer["lanes"], track), rng)
-    return OpenDriveRoad(track, ground, build_panorama(rng))
+    return OpenDriveRoad(track, ground, build_panorama(rng), text)
 
 
 def _plan_of(lanes: Sequence[Sequence[SurveyedPoint]], track: Track) -> GroundPlan:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 LIGHT_TYPE, STOP_TYPE, YIELD_TYPE, SPEED_TYPE = "1000001", "206", "205", "274"
@@ -18,6 +19,9 @@ class StopLine(NamedTuple):
     segment: int
     along_m: float
     """Distance from the beginning of the segment."""
+    ways: tuple[int, ...] = ()
+    """Lanes of the junction after the segment. Only vehicles that take one of these lanes stop. If the tuple is empty,
+    all vehicles stop."""
 
 
 class Signal(NamedTuple):
@@ -70,12 +74,16 @@ class RoadSigns(NamedTuple):
         signals, cycles, crosswalks = json.loads(text)
         return cls(
             tuple(
-                Signal(name, kind, value, x_m, y_m, z_m, yaw_rad, tuple(StopLine(*stop) for stop in stops))
+                Signal(name, kind, value, x_m, y_m, z_m, yaw_rad, tuple(_stop_line(*stop) for stop in stops))
                 for name, kind, value, x_m, y_m, z_m, yaw_rad, stops in signals
             ),
             tuple(tuple(tuple(stage) for stage in stages) for stages in cycles),
             tuple(tuple((x_m, y_m) for x_m, y_m in corners) for corners in crosswalks),
         )
+
+
+def _stop_line(segment: int, along_m: float, ways: Sequence[int] = ()) -> StopLine:
+    return StopLine(segment, along_m, tuple(ways))
 
 
 NO_SIGNS = RoadSigns()

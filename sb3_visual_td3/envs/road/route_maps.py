@@ -15,7 +15,7 @@ from sb3_visual_td3.envs.road.ground import Ground, GroundPlan, Strip, build_gro
 from sb3_visual_td3.envs.road.lane_graph import LaneGraph, LaneSegment
 from sb3_visual_td3.envs.road.maps import OPENDRIVE_SUFFIX, load_map
 from sb3_visual_td3.envs.road.network import Paint
-from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
+from sb3_visual_td3.envs.road.opendrive_reading import KnownMaps, map_of_file, read_opendrive
 
 MAX_SIDE_M = 3000.0
 """A map is rejected if it extends farther than this along x or y, because OpenCV cannot read a raster with more
@@ -38,21 +38,35 @@ class RouteMap(NamedTuple):
     panorama: NDArray[np.uint8]
 
 
-@cache
 def load_route_map(name: str) -> RouteMap:
-    """Return a map with its lane graph; later calls with the same name return the same object.
+    """Return a map with its lane graph, which is built at the first call and then shared by all worlds of the process.
 
-    The world is flat: heights are ignored, and a warning is logged if the roads rise by more than 1 m.
+    A file is read again if it has changed. Worlds that have loaded it before keep the map that they have. The world is
+    flat: heights are ignored, and a warning is logged if the roads rise by more than 1 m.
 
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file
     :raises ImportError: if the file is not in the cache and CARLA's client is not installed
     :raises ValueError: if there is no such map, or the map is too large
     """
-    if not name.endswith(OPENDRIVE_SUFFIX):
-        scene = load_map(name)
-        assert scene.network is not None, "built-in maps have roads"
-        return RouteMap(name, graph_from_network(scene.network), scene.ground, scene.panorama)
-    return route_map_of_text(read_opendrive(name), name, f"{name} with all lanes")
+    if name.endswith(OPENDRIVE_SUFFIX):
+        return map_of_file(name, _read_map, _MAPS_OF_FILES)
+    return _built_in_map(name)
+
+
+_MAPS_OF_FILES: KnownMaps[RouteMap] = {}
+
+
+def _read_map(path: str, name: str) -> RouteMap:
+    """Return the map of an OpenDRIVE file with its lane graph."""
+    return route_map_of_text(read_opendrive(path), path, f"{name} with all lanes")
+
+
+@cache
+def _built_in_map(name: str) -> RouteMap:
+    """Return a built-in map with its lane graph."""
+    scene = load_map(name)
+    assert scene.network is not None, "built-in maps have roads"
+    return RouteMap(name, graph_from_network(scene.network), scene.ground, scene.panorama)
 
 
 def route_map_of_text(text: str, source: str, name: str) -> RouteMap:

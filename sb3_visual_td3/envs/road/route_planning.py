@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import networkx
@@ -27,6 +27,9 @@ from sb3_visual_td3.envs.road.lane_graph import (
 TURN_RAD = math.radians(30.0)
 """A way through a junction that changes the direction by more than this is a turn."""
 _N_ATTEMPTS = 100
+"""Number of random starts that are tried before all lanes are searched."""
+_N_STARTS = 10
+"""The search of all lanes tries this number of starts for a route, because a lane change may not fit at one start."""
 _NEAR_M, _FAR_M = 3.0, 10.0
 """A place belongs to the lanes whose centre is at most ``_NEAR_M`` metres away. If there is no such lane, it belongs to
 the lanes within ``_FAR_M`` metres."""
@@ -34,6 +37,10 @@ _OFFSET_COST = 3.0
 """In the search for a route through given places, each metre between a place and the centre of its lane counts as this
 many metres of route."""
 _MAX_STARTS = 10
+
+
+class NoRouteError(ValueError):
+    """Report that a map has no route whose length and number of turns are in the given ranges."""
 
 
 class RoutePlan(NamedTuple):
@@ -180,7 +187,8 @@ def random_route(
     :param turns: least and greatest number of turns
     :param source: the name of the map, for messages
     :return: the route; start and goal are outside of junctions
-    :raises ValueError: if no such route is found
+    :raises NoRouteError: if there is no such route
+    :raises ValueError: if the map has no lane outside of junctions
     """
     rng = np.random.default_rng([seed, 5])
     open_road = [i for i, segment in enumerate(graph.segments) if segment.junction == NO_JUNCTION]
@@ -194,11 +202,53 @@ def random_route(
         if not plans:
             continue
         rooms_m = np.array([room_m for _, room_m in plans])
-        plan, room_m = plans[int(rng.choice(len(plans), p=rooms_m / rooms_m.sum()))]
+        # If the least length equals the greatest, each route has only one possible goal, and all are equally likely.
+        shares = rooms_m / rooms_m.sum() if rooms_m.any() else None
+        plan, room_m = plans[int(rng.choice(len(plans), p=shares))]
         plan = plan._replace(goal_m=plan.goal_m + float(rng.uniform(0.0, room_m)))
         if has_room_for_changes(graph, plan):
             return plan
-    raise _no_route(length_m, turns, source)
+    rare = _rare_route(graph, rng, length_m, turns)
+    if rare is None:
+        raise _no_route(length_m, turns, source)
+    return rare
+
+
+def has_random_route(graph: LaneGraph, length_m: tuple[float, float], turns: tuple[int, int]) -> bool:
+    """Return whether a map has a route whose length and number of turns are in given ranges.
+
+    :param graph: the lanes of the map
+    :param length_m: least and greatest length of the route
+    :param turns: least and greatest number of turns
+    """
+    return _rare_route(graph, np.random.default_rng(0), length_m, turns) is not None
+
+
+def _rare_route(
+    graph: LaneGraph, rng: np.random.Generator, length_m: tuple[float, float], turns: tuple[int, int]
+) -> RoutePlan | None:
+    """Search the routes from every lane, in random order, for one within the given ranges; None if there is none."""
+    for first in rng.permutation(len(graph.segments)).tolist():
+        lane = graph.segments[first]
+        if lane.junction != NO_JUNCTION:
+            continue
+        # The search begins at the beginning of the lane. A start farther along the lane makes the route shorter.
+        plans = _routes_from(graph, LanePlace(first, 0.0), (length_m[0], length_m[1] + lane.length_m), turns)
+        for number in rng.permutation(len(plans)).tolist():
+            path = plans[number][0].segments
+            to_begin_m = route_length_m(graph, RoutePlan(path, 0.0, 0.0))
+            last_m = graph.segments[path[-1]].length_m
+            # From a start in this range, a goal on the last lane has a permitted distance.
+            nearest_m = max(0.0, to_begin_m - length_m[1])
+            farthest_m = min(lane.length_m, to_begin_m + last_m - length_m[0])
+            for _ in range(_N_STARTS if farthest_m >= nearest_m else 0):
+                start_m = float(rng.uniform(nearest_m, farthest_m))
+                least_m = max(0.0, length_m[0] - to_begin_m + start_m)
+                most_m = min(last_m, length_m[1] - to_begin_m + start_m)
+                plan = RoutePlan(path, start_m, float(rng.uniform(least_m, max(least_m, most_m))))
+                if has_room_for_changes(graph, plan):
+                    return plan
+    return None
 
 
 def random_route_between(
@@ -218,11 +268,10 @@ def random_route_between(
     :param length_m: least and greatest length of the route
     :param turns: least and greatest number of turns
     :param source: the name of the map, for messages
-    :raises ValueError: if no such route is found
+    :raises NoRouteError: if there is no such route
     """
     rng = np.random.default_rng([seed, 5])
-    for _ in range(_N_ATTEMPTS if places else 0):
-        start = places[int(rng.integers(len(places)))]
+    for start in _starts(places, rng):
         found = []
         for plan, room_m in _routes_from(graph, start, length_m, turns):
             for goal in places:
@@ -235,9 +284,17 @@ def random_route_between(
     raise _no_route(length_m, turns, f"{source}, between {len(places)} given places")
 
 
-def _no_route(length_m: tuple[float, float], turns: tuple[int, int], source: str) -> ValueError:
+def _starts(places: Sequence[LanePlace], rng: np.random.Generator) -> Iterator[LanePlace]:
+    """Return places at random, and then, if they have no route, all places in random order."""
+    for _ in range(_N_ATTEMPTS if places else 0):
+        yield places[int(rng.integers(len(places)))]
+    for number in rng.permutation(len(places)).tolist():
+        yield places[number]
+
+
+def _no_route(length_m: tuple[float, float], turns: tuple[int, int], source: str) -> NoRouteError:
     """Return the error for a map without a route in the given ranges of length and turns."""
-    return ValueError(
+    return NoRouteError(
         f"{source}: found no route of {length_m[0]:g} to {length_m[1]:g} m with {turns[0]} to {turns[1]} turns; widen "
         "route_length_m or route_turns, or choose another map"
     )
@@ -268,7 +325,7 @@ def _routes_from(
         farthest_m = min(segment.length_m, length_m[1] - to_begin_m)
         if len(path) == 1:
             nearest_m = max(nearest_m, start.along_m)
-        if farthest_m > nearest_m and turns[0] <= count_turns(graph, path) <= turns[1]:
+        if farthest_m >= nearest_m and turns[0] <= count_turns(graph, path) <= turns[1]:
             plans.append((RoutePlan(tuple(path), start.along_m, nearest_m), farthest_m - nearest_m))
     return plans
 
@@ -284,7 +341,8 @@ def route_through(graph: LaneGraph, places: Sequence[RoutePlace], name: str) -> 
     :param graph: the lanes of the map
     :param places: two or more places
     :param name: the name of the route, for messages
-    :raises ValueError: if a place is not on a lane, or there is no way from one place to the next
+    :raises ValueError: if a place is not on a lane, there is no way from one place to the next, or the route ends where
+        it starts
     """
     layers = [_lanes_at(graph, place, name) for place in places]
     # (cost, plan) of the best route to each lane of the current layer, or None: dynamic programming over the places.
@@ -302,7 +360,11 @@ def route_through(graph: LaneGraph, places: Sequence[RoutePlace], name: str) -> 
                 f"{name}: no lanes lead to ({place.x_m:g}, {place.y_m:g}) from the place before it; move this place, "
                 "or check on which side of the road it lies"
             )
-    return min(reached for reached in best if reached is not None)[1]
+    plan = min(reached for reached in best if reached is not None)[1]
+    if route_length_m(graph, plan) <= 0.0:
+        x_m, y_m, _ = places[0]
+        raise ValueError(f"{name}: start and goal are both at ({x_m:g}, {y_m:g}); give a goal ahead of the start")
+    return plan
 
 
 def _lanes_at(graph: LaneGraph, place: RoutePlace, name: str) -> list[tuple[float, LanePlace]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +161,11 @@ def _place(name: str, place: object) -> RoutePlace:
     """Check a start or a goal, and return it as a place."""
     if isinstance(place, str) or not isinstance(place, Sequence) or len(place) not in (2, 3):
         raise ValueError(f"{name}: got {place!r}, expected (x, y) or (x, y, heading_rad); give metres and radians")
-    numbers = [check_quantity(name, number, -1e7, 1e7, "m") for number in place]
-    return RoutePlace(*numbers)
+    x_m, y_m = (check_quantity(name, number, -1e7, 1e7, "m") for number in place[:2])
+    if len(place) == 2:
+        return RoutePlace(x_m, y_m)
+    # A larger number is a direction in degrees.
+    return RoutePlace(x_m, y_m, check_quantity(f"{name}, heading_rad", place[2], -2.0 * math.pi, 2.0 * math.pi, "rad"))
 
 
 def check_given(settings: RouteSettings, maps: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ _WALKER_HALF_M = 0.2
 
 
 class SeededChoice:
-    """Choose at random which lane a car takes at each junction.
+    """Choose at random which lane a car takes at each junction, and where it continues after a dead end.
 
     :param seed: seed of all choices
     :param n_chosen: number of choices made before
@@ -53,9 +53,9 @@ class SeededChoice:
         self.n_chosen = n_chosen
 
     def __call__(self, ways: Sequence[int]) -> int:
-        """Choose at random one of the lanes on which a car can continue.
+        """Choose at random one of several numbers.
 
-        :param ways: the lanes on which the car can continue, at least one
+        :param ways: the numbers, at least one, such as the lanes on which the car can continue
         """
         if len(ways) == 1:
             return ways[0]
@@ -79,11 +79,15 @@ class RouteTraffic:
 
     :param settings: number, size and speeds of the cars; a short map has fewer cars
     :param ego_body: outer size of the ego vehicle
-    :param is_closed: function that returns whether vehicles must stop at the end of a lane, as at a red light
+    :param is_closed: function that returns whether vehicles must stop at the end of a lane, as at a red light; see
+        ``GraphTraffic.is_closed``
     """
 
     def __init__(
-        self, settings: TrafficSettings, ego_body: BodySize, is_closed: Callable[[int], bool] | None = None
+        self,
+        settings: TrafficSettings,
+        ego_body: BodySize,
+        is_closed: Callable[[int, Sequence[int]], bool] | None = None,
     ) -> None:
         self.settings = settings
         self._ego_body = ego_body

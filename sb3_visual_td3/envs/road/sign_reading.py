@@ -51,6 +51,8 @@ def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], 
             before.setdefault(after, []).append(number)
     rows: dict[str, Mapping[str, Any]] = {}
     stops: dict[str, set[StopLine]] = {}
+    # {lane before a junction: {signal: lanes of the junction that the signal controls}}
+    controlled: dict[int, dict[str, set[int]]] = {}
     for row in answer["signals"]:
         rows.setdefault(row["id"], row)
         found = stops.setdefault(row["id"], set())
@@ -62,8 +64,15 @@ def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], 
                 found.add(StopLine(number, _along_near(segments[number], x_m, y_m)))
                 continue
             # A light at a lane inside the junction stops the traffic on the lanes that lead to that lane.
-            for ahead in _lanes_into(number, segments, before):
-                found.add(StopLine(ahead, max(0.0, segments[ahead].length_m - STOP_LINE_M)))
+            for ahead, way in _ways_into(number, segments, before):
+                controlled.setdefault(ahead, {}).setdefault(row["id"], set()).add(way)
+    for ahead, ways_of in controlled.items():
+        along_m = max(0.0, segments[ahead].length_m - STOP_LINE_M)
+        lights = {name: ways for name, ways in ways_of.items() if rows[name]["type"] == LIGHT_TYPE}
+        _complete(lights, segments[ahead].successors, segments)
+        for name, ways in ways_of.items():
+            is_for_all = name not in lights or ways.issuperset(segments[ahead].successors)
+            stops[name].add(StopLine(ahead, along_m, () if is_for_all else tuple(sorted(ways))))
     signals = []
     for name, row in rows.items():
         signals.append(
@@ -88,9 +97,14 @@ def _along_near(segment: LaneSegment, x_m: float, y_m: float) -> float:
     return float(segment.along_m[int(np.argmin(gaps_m))])
 
 
-def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[int, Sequence[int]]) -> set[int]:
-    """Return the lanes that end at a junction and lead to lane ``number`` inside this junction."""
-    found: set[int] = set()
+def _ways_into(
+    number: int, segments: Sequence[LaneSegment], before: Mapping[int, Sequence[int]]
+) -> set[tuple[int, int]]:
+    """Return the ways by which vehicles reach lane ``number`` inside a junction.
+
+    :return: for each way the lane that ends at the junction, and the first lane inside the junction
+    """
+    found: set[tuple[int, int]] = set()
     seen: set[int] = set()
     to_visit = [number]
     while to_visit:
@@ -100,10 +114,32 @@ def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[in
         seen.add(here)
         for lane in before.get(here, ()):
             if segments[lane].junction < 0:
-                found.add(lane)
+                found.add((lane, here))
             else:
                 to_visit.append(lane)
     return found
+
+
+def _complete(lights: Mapping[str, set[int]], successors: Sequence[int], segments: Sequence[LaneSegment]) -> None:
+    """Extend the lights before a junction to the ways that no light controls.
+
+    Many files name only one lane of the junction for a light. Vehicles that take another lane follow the lights of the
+    straightest lane, not the light of an arrow.
+
+    :param lights: for each light the lanes of the junction that the light controls; changed in place
+    :param successors: the lanes that follow the lane before the junction
+    """
+
+    def bend_rad(way: int) -> float:
+        begin_rad, end_rad = segments[way].headings_rad
+        return abs(math.remainder(end_rad - begin_rad, 2.0 * math.pi))
+
+    named = set().union(*lights.values())
+    if named:
+        straightest = min(named, key=bend_rad)
+        for ways in lights.values():
+            if straightest in ways:
+                ways.update(way for way in successors if way not in named)
 
 
 def _cycles_of(

@@ -7,7 +7,8 @@ only when the vehicle is far enough away to brake.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ LIGHTS_SEED = 0
 default."""
 _ON_LINE_M = 1.5
 """A stop line counts as part of the vehicle's route if its middle is closer to the route than this."""
+_SAME_LINE_M = 5.0
+"""Stop lines of several lights count as one line if they are closer together on the route than this."""
 _CLOSED = ("red", "yellow")
 _BEHIND_M = 3.0
 """A stop line counts as ahead until the vehicle has passed it by this distance."""
@@ -120,11 +123,12 @@ class StreetLife:
         """Return whether there are traffic lights or pedestrians to simulate."""
         return self.has_lights or self.n_walkers > 0
 
-    def enter(self, graph: LaneGraph, line: Track | RoutePath) -> None:
+    def enter(self, graph: LaneGraph, line: Track | RoutePath, *, is_map_file: bool = False) -> None:
         """Set the map and the route that the vehicle drives on it, and find the stop lines on this route.
 
         :param graph: the lanes of the map
         :param line: the route, closed (``Track``) or to a goal (``RoutePath``)
+        :param is_map_file: whether the map is a file, which has only its own lights
         """
         self._line = line
         self._lap_m = line.length_m if isinstance(line, Track) else None
@@ -132,7 +136,8 @@ class StreetLife:
         self._graph = graph
         if not self.has_lights:
             return
-        signs = graph.signs if self._are_lights_remote else place_lights(graph, LIGHTS_SEED)
+        has_own_lights = is_map_file or self._are_lights_remote
+        signs = graph.signs if has_own_lights else place_lights(graph, LIGHTS_SEED)
         self._lights = LightCycles(signs, _LIGHT_OFFSET_S)
         points, headings = line.points_m, _headings_rad(line.points_m)
         for number, signal in lights_of(signs):
@@ -141,11 +146,21 @@ class StreetLife:
                 self.stop_bars.append(bar)
                 middle, across = bar.mean(axis=0), bar[0] - bar[1]
                 gaps_m = np.linalg.norm(points - middle, axis=1)
-                for index in _passages(gaps_m, is_closed=self._lap_m is not None):
+                passages = _passages(gaps_m, is_closed=self._lap_m is not None)
+                for position, index in enumerate(passages):
                     # Traffic that the light stops crosses the stop line at a right angle. The line's left end is at the
                     # traffic's left.
-                    if across[1] * math.cos(headings[index]) - across[0] * math.sin(headings[index]) > 0.0:
-                        self._stops.append(_LineStop(index * line.spacing_m, number))
+                    if across[1] * math.cos(headings[index]) - across[0] * math.sin(headings[index]) <= 0.0:
+                        continue
+                    if stop.ways:
+                        # The points until the route passes the same line again, on a closed route in the next lap.
+                        following = points[index : (*passages, len(points))[position + 1]]
+                        if self._lap_m is not None and position + 1 == len(passages):
+                            following = np.concatenate([following, points[: passages[0]]])
+                        if not any(_is_on_line(graph.segments[way].points_m, following) for way in stop.ways):
+                            continue
+                    self._stops.append(_LineStop(index * line.spacing_m, number))
+        self._stops = _joined(self._stops)
 
     def reset(self, lane: LanePosition, scene_seed: int) -> None:
         """Begin an episode: advance the light cycles by a random time, and place the pedestrians.
@@ -178,10 +193,13 @@ class StreetLife:
         """
         if self._lights is not None:
             moved_m = self._line.advance_m(before, after)
+            passed_red = set()
             for stop in self._stops:
                 ahead_m = self._ahead_m(before, stop.along_m)
                 if 0.0 < ahead_m <= moved_m and self._lights.colours[stop.light] == "red":
-                    self.n_red_lights += 1
+                    passed_red.add(stop.along_m)
+            # Several red lights at the same stop line count once.
+            self.n_red_lights += len(passed_red)
             if not self._are_lights_remote:
                 self._lights.advance(dt_s)
         for number, walker in enumerate(self.walkers):
@@ -249,22 +267,24 @@ class StreetLife:
         """
         return [(walker.index, walker.lateral_m) for walker in self.walkers if walker.direction]
 
-    def is_closed(self, segment: int) -> bool:
+    def is_closed(self, segment: int, way: Collection[int]) -> bool:
         """Return whether a red or yellow light stops vehicles at the end of a lane.
 
         :param segment: number of the lane
+        :param way: numbers of the lanes that the vehicle takes through the junction after the lane
         """
-        return self._lights is not None and self._lights.stop_ahead_m(segment) is not None
+        return self._lights is not None and self._lights.stop_ahead_m(segment, way=way) is not None
 
-    def lights_at(self, segment: int) -> list[tuple[int, str]]:
+    def lights_at(self, segment: int, way: Collection[int]) -> list[tuple[int, str]]:
         """Return the lights that control a lane: for each, its number, and its id in the map.
 
         :param segment: number of the lane
+        :param way: numbers of the lanes that the vehicle takes through the junction after the lane
         """
         if self._lights is None:
             return []
         signals = self._lights.signs.signals
-        return [(light, signals[light].id) for _, light in self._lights.lights_on(segment)]
+        return [(light, signals[light].id) for _, light in self._lights.lights_on(segment, way)]
 
     def walker_motions(self) -> list[WalkerMotion]:
         """Return position, direction and speed of each pedestrian."""
@@ -307,6 +327,7 @@ class StreetLife:
         """Return everything that the rest of the episode depends on, as plain values."""
         return {
             "lights": None if self._lights is None else self._lights.get_state(),
+            "n_walkers": self.n_walkers,
             "walkers": [asdict(walker) for walker in self.walkers],
             "n_red_lights": self.n_red_lights,
             "has_hit_walker": self.has_hit_walker,
@@ -322,6 +343,12 @@ class StreetLife:
             raise ValueError(
                 f"the state was saved {'without' if state['lights'] is None else 'with'} traffic lights, but this env "
                 f"has traffic_lights={self.has_lights}: make the env with the settings of the saved env"
+            )
+        # States of earlier versions do not have ``n_walkers``. On a short route there are fewer pedestrians than that.
+        if state.get("n_walkers", self.n_walkers) != self.n_walkers:
+            raise ValueError(
+                f"the state was saved with n_walkers={state['n_walkers']}, but this env has "
+                f"n_walkers={self.n_walkers}: make the env with the settings of the saved env"
             )
         if self._lights is not None:
             self._lights.set_state(state["lights"])
@@ -397,6 +424,26 @@ def _passages(gaps_m: NDArray[np.float64], is_closed: bool) -> list[int]:
     if is_closed and len(runs) > 1 and near[0] == 0 and near[-1] == len(gaps_m) - 1:
         runs[0] = np.concatenate([runs.pop(), runs[0]])
     return [int(run[np.argmin(gaps_m[run])]) for run in runs if len(run)]
+
+
+def _is_on_line(lane_m: NDArray[np.float64], line_m: NDArray[np.float64]) -> bool:
+    """Return whether a route leads along a whole lane: both pass the lane's beginning, middle and end.
+
+    :param lane_m: x and y of the lane's points, ``(n, 2)``
+    :param line_m: x and y of the route's points, ``(m, 2)``
+    """
+    samples_m = lane_m[[0, len(lane_m) // 2, -1]]
+    gaps_m = np.linalg.norm(samples_m[:, None] - line_m[None], axis=2)
+    return bool((gaps_m.min(axis=1) < _ON_LINE_M).all())
+
+
+def _joined(stops: Sequence[_LineStop]) -> list[_LineStop]:
+    """Merge stop lines that are close together on the route: all take the position of the first; the order is kept."""
+    lines_m: list[float] = []
+    for along_m in sorted(stop.along_m for stop in stops):
+        if not lines_m or along_m - lines_m[-1] >= _SAME_LINE_M:
+            lines_m.append(along_m)
+    return [stop._replace(along_m=lines_m[bisect_right(lines_m, stop.along_m) - 1]) for stop in stops]
 
 
 def _headings_rad(points_m: NDArray[np.float64]) -> NDArray[np.float64]:

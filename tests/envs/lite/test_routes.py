@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 
 import gymnasium as gym
 import numpy as np
@@ -182,6 +183,33 @@ def test_a_saved_route_continues_bit_for_bit():
         other.set_state({**closed.get_state(), "frames": env.get_state()["frames"]})
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"route_length_m": (60, 120)}, r"saved on a route of .* m, but the route of this env has .* route_length_m"),
+        ({"frame_skip": 5}, "saved with frame_skip=2, but this env has frame_skip=5"),
+        ({"dt_s": 0.1}, "saved with dt_s=0.05, but this env has dt_s=0.1"),
+        ({"n_walkers": 8}, "saved with n_walkers=3, but this env has n_walkers=8"),
+    ],
+)
+def test_a_state_of_other_settings_is_refused(changed, message):
+    kwargs = {"maps": ["streets_0"], "n_walkers": 3}
+    saved = LiteRoutesEnv(**kwargs)
+    saved.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        LiteRoutesEnv(**{**kwargs, **changed}).set_state(saved.get_state())
+
+
+def test_a_state_of_an_earlier_version_can_be_loaded_on_a_route():
+    env = LiteRoutesEnv(maps=["streets_0"], n_walkers=3)
+    env.reset(seed=0)
+    state = env.get_state()
+    del state["frame_skip"], state["world"]["route_length_m"], state["world"]["tick_s"]
+    del state["world"]["street"]["n_walkers"]
+    env.set_state(state)
+    env.step(np.zeros(2, np.float32))
+
+
 def test_a_state_of_an_earlier_version_can_be_loaded_on_the_loop_route():
     env = LiteDrivingEnv(maps=["train_0"])
     env.reset(seed=0)
@@ -213,6 +241,26 @@ def test_the_route_of_a_route_file_is_driven_to_its_goal(tmp_path):
     _, infos, _, _ = drive(env, 0)
     assert infos[-1]["termination"] == "goal"
     assert infos[-1]["route_length_m"] == pytest.approx(math.dist(line[10], line[80]), rel=0.1)
+
+
+def test_all_maps_without_a_route_are_named():
+    env = LiteRoutesEnv(route_length_m=(400, 600), route_turns=(0, 0), maps=["streets_0", "streets_1", "streets_2"])
+    for seed in range(20):
+        env.np_random = np.random.default_rng(seed)
+        if env._draw_start(None).map_name != "streets_1":
+            break
+    message = r"found no route of 400 to 600 m with 0 to 0 turns.*\['streets_0', 'streets_2'\] have no such route"
+    with pytest.raises(ValueError, match=message):
+        env.reset(seed=seed)
+    alone = LiteRoutesEnv(route_length_m=(400, 600), route_turns=(0, 0), maps="streets_0")
+    with pytest.raises(ValueError, match=r"or choose another map$"):
+        alone.reset()
+
+
+def test_a_heading_in_degrees_is_refused():
+    with pytest.raises(ValueError, match=r"route\[0\], heading_rad=90\.0: expected a number from -6\.28319 to"):
+        LiteDrivingEnv(route=[((0.0, 0.0, 90.0), (10.0, 0.0))])
+    LiteDrivingEnv(route=[((0.0, 0.0, -2.0 * math.pi), (10.0, 0.0, 3.1))])
 
 
 def test_commands_need_a_route():
@@ -285,11 +333,11 @@ def test_random_routes_in_towns_reach_their_goal(town):
 @pytest.mark.carla
 @needs_carla
 @needs_towns
-def test_a_log_message_says_that_rising_roads_are_simulated_as_flat(caplog):
+def test_a_log_message_says_that_rising_roads_are_simulated_as_flat(caplog, tmp_path):
     from sb3_visual_td3.envs.road.route_maps import load_route_map
 
-    load_route_map.cache_clear()
-    load_route_map(str(TOWNS / "Town07.xodr"))
+    # A copy has its own name, so that no earlier test has read it.
+    load_route_map(shutil.copy(TOWNS / "Town07.xodr", tmp_path))
     assert any("rise by 10 m; they are driven and drawn as if they were flat" in text for text in caplog.messages)
 
 

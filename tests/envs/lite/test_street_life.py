@@ -5,6 +5,7 @@ import itertools
 import math
 
 import gymnasium as gym
+import networkx as nx
 import numpy as np
 import pytest
 
@@ -15,12 +16,17 @@ from sb3_visual_td3.envs.lite.car_painter import Lens
 from sb3_visual_td3.envs.lite.figure_painter import Figures, Person, Post, paint_scene
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv, LiteRoutesEnv
 from sb3_visual_td3.envs.road.collision import OrientedBox
+from sb3_visual_td3.envs.road.lane_graph import LaneGraph
 from sb3_visual_td3.envs.road.light_cycle import GREEN_S, RED_S, YELLOW_S
+from sb3_visual_td3.envs.road.maps import load_map
+from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+from sb3_visual_td3.envs.road.road_signs import RoadSigns
 from sb3_visual_td3.envs.road.route_maps import load_route_map
 from sb3_visual_td3.envs.road.route_path import build_path
-from sb3_visual_td3.envs.road.route_planning import RoutePlace, route_through
+from sb3_visual_td3.envs.road.route_planning import RoutePlace, RoutePlan, route_through
 from sb3_visual_td3.envs.road.sign_reading import place_lights
 from sb3_visual_td3.envs.road.street_life import LIGHTS_SEED, StreetLife
+from tests.towns import needs_carla
 
 
 class Blind(PurePursuitDriver):
@@ -98,6 +104,54 @@ def test_a_route_that_passes_a_stop_line_twice_counts_both_red_lights():
             passed_m.append((x_m, y_m))
     assert street.n_red_lights == 2
     assert math.dist(*passed_m) < 1.0, "both times at the same place"
+
+
+def red_lights_on(segments, signs, scene):
+    """Return how many red lights a vehicle counts on a route along these lanes if all lights are red."""
+    graph = LaneGraph(scene.graph.segments, scene.graph.rise_m, signs)
+    path = build_path(graph, RoutePlan(segments, 0.0, graph.segments[segments[-1]].length_m))
+    street = StreetLife(traffic_lights=True)
+    street.enter(graph, path)
+    for light in street._lights.colours:
+        street.show(light, "red")
+    nowhere = OrientedBox(1e6, 0.0, 0.0, 1.0, 1.0)
+    lane = path.locate(*path.points_m[0], 0)
+    for index, (x_m, y_m) in enumerate(path.points_m[: round(path.length_m / path.spacing_m)]):
+        following = path.locate(x_m, y_m, index)
+        street.advance(0.0, lane, following, nowhere, 0.0)
+        lane = following
+    return street.n_red_lights
+
+
+def test_an_arrow_counts_only_for_vehicles_that_follow_it_and_two_heads_count_once():
+    scene = load_route_map("streets_0")
+    segments = scene.graph.segments
+    light = place_lights(scene.graph, LIGHTS_SEED).signals[0]
+    (stop,) = light.stops
+    ways = [way.segments[0] for way in scene.graph.junction_ways(stop.segment)]
+    assert len(ways) > 1
+    other = light._replace(id="other", stops=(stop._replace(along_m=stop.along_m - 3.0),))
+    for taken in ways:
+        route = (stop.segment, taken, segments[taken].successors[0])
+        assert red_lights_on(route, RoadSigns((light,)), scene) == 1
+        assert red_lights_on(route, RoadSigns((light, other)), scene) == 1, "two heads of one light"
+        for way in ways:
+            arrow = light._replace(stops=(stop._replace(ways=(way,)),))
+            assert red_lights_on(route, RoadSigns((arrow,)), scene) == (way == taken)
+
+
+def test_a_light_that_holds_up_one_way_counts_once_per_passage_by_this_way():
+    scene = load_route_map("streets_0")
+    segments = scene.graph.segments
+    light = place_lights(scene.graph, LIGHTS_SEED).signals[0]
+    (stop,) = light.stops
+    first, second = (way.segments[0] for way in scene.graph.junction_ways(stop.segment)[:2])
+    back = nx.shortest_path(scene.graph.digraph, segments[first].successors[0], stop.segment, weight="weight")
+    route = (stop.segment, first, *back, second, segments[second].successors[0])
+    assert red_lights_on(route, RoadSigns((light,)), scene) == 2
+    for way in (first, second):
+        arrow = light._replace(stops=(stop._replace(ways=(way,)),))
+        assert red_lights_on(route, RoadSigns((arrow,)), scene) == 1
 
 
 def test_a_stop_line_at_the_beginning_of_a_lap_is_one_stop():
@@ -266,6 +320,23 @@ def test_a_state_continues_bit_for_bit():
         LiteRoutesEnv(observation="camera+state+command").set_state(one.get_state())
     with pytest.raises(ValueError, match=r"saved without traffic lights .* traffic_lights=True"):
         two.set_state(LiteRoutesEnv.get_state(reset(LiteRoutesEnv(observation="camera+state+command"))))
+
+
+@pytest.mark.carla
+@needs_carla
+@pytest.mark.parametrize("route", ["loop", "random"])
+def test_a_map_file_has_only_its_own_lights(tmp_path, route):
+    network_map = load_map("streets_0")
+    lanes = load_route_map("streets_0").graph
+    signs = place_lights(lanes, LIGHTS_SEED)
+    texts = {"with.xodr": to_opendrive(network_map, signs, lanes.segments), "without.xodr": to_opendrive(network_map)}
+    n_lights = []
+    for name, text in texts.items():
+        file = tmp_path / name
+        file.write_text(text)
+        env = reset(LiteDrivingEnv(maps=[str(file)], route=route, traffic_lights=True))
+        n_lights.append(len(env._backend._street.posted_lights()))
+    assert n_lights == [len(signs.signals), 0]
 
 
 def reset(env):

@@ -193,7 +193,7 @@ def test_cars_stop_at_red_lights_on_routes():
     n_entered, n_stopped = 0, 0
     still = np.array([0.0, -1.0], np.float32)
     for _ in range(700):
-        before = [(car.path[0], car.speed_mps, street.is_closed(car.path[0])) for car in traffic.cars]
+        before = [(car.path[0], car.speed_mps, street.is_closed(car.path[0], car.path)) for car in traffic.cars]
         env.step(still)
         for car, (segment, speed_mps, is_red) in zip(traffic.cars, before, strict=True):
             if car.path[0] != segment and graph.segments[car.path[0]].junction != NO_JUNCTION:

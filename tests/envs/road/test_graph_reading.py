@@ -1,19 +1,23 @@
 """Lane graphs of OpenDRIVE documents, and the cache on disk."""
 
+import copy
 import os
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.road import graph_reading
+from sb3_visual_td3.envs.road import graph_cache, graph_reading
 from sb3_visual_td3.envs.road.graph_cache import CACHE_VARIABLE, cached_path, load_graph, store_graph
 from sb3_visual_td3.envs.road.graph_reading import graph_from_network, read_graph
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+from sb3_visual_td3.envs.road.sign_reading import place_lights
 from tests.towns import TOWNS, needs_carla, needs_towns
 
 carla = pytest.mark.carla
+GRAPH = graph_from_network(load_map("streets_0").network)
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +60,35 @@ def test_a_map_that_was_read_before_is_loaded_from_the_disk_cache(monkeypatch):
     assert cached_path(text + " ") != cached_path(text), "another document has another file"
 
 
+@carla
+@needs_carla
+def test_lanes_of_a_short_section_are_kept():
+    root = ElementTree.fromstring(to_opendrive(load_map("train_0")))
+    lanes = root.find("road/lanes")
+    for start_m in ("4.1", "4.4"):
+        lanes.append(copy.deepcopy(lanes[0]))
+        lanes[-1].set("s", start_m)
+    graph = read_graph(ElementTree.tostring(root, encoding="unicode"), "train_0")
+    assert len(graph.segments) == 8 + 2 * 2
+    assert all(segment.successors for segment in graph.segments)
+    lengths_m = {segment.key: segment.length_m for segment in graph.segments}
+    assert lengths_m[0, 1, -1] == pytest.approx(0.3, abs=0.01)
+    assert sum(lengths_m.values()) == pytest.approx(
+        sum(segment.length_m for segment in graph_from_network(load_map("train_0").network).segments), abs=0.1
+    )
+
+
+@carla
+@needs_carla
+def test_a_default_namespace_changes_nothing():
+    text = to_opendrive(load_map("streets_0"), place_lights(GRAPH, 0), GRAPH.segments)
+    plain = read_graph(text, "plain")
+    other = read_graph(text.replace("<OpenDRIVE>", '<OpenDRIVE xmlns="http://code.asam.net/x">'), "other")
+    assert plain.signs.cycles
+    assert other.signs == plain.signs
+    assert [each.speed_limit_mps for each in other.segments] == [each.speed_limit_mps for each in plain.segments]
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut off", None])
 def test_a_damaged_cache_file_is_treated_like_a_missing_one(damage, caplog):
     text, graph = "<OpenDRIVE/>", graph_from_network(load_map("train_0").network)
@@ -68,6 +101,31 @@ def test_a_damaged_cache_file_is_treated_like_a_missing_one(damage, caplog):
     assert "is damaged" in caplog.text
     store_graph(text, graph)
     assert len(load_graph(text).segments) == 8
+
+
+def test_no_altered_bit_of_a_cache_file_raises_an_error():
+    text = "<OpenDRIVE/>"
+    store_graph(text, graph_from_network(load_map("train_0").network))
+    path = cached_path(text)
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(8 * len(whole), size=300).tolist():
+        altered = bytearray(whole)
+        altered[place // 8] ^= 1 << place % 8
+        path.write_bytes(altered)
+        graph = load_graph(text)
+        assert graph is None or len(graph.segments) == 8
+
+
+def test_a_user_without_a_home_folder_has_no_cache(monkeypatch, caplog):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(CACHE_VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(graph_cache.Path, "home", no_home)
+    store_graph("x", graph_from_network(load_map("train_0").network))
+    assert load_graph("x") is None
+    assert "are not cached" in caplog.text
 
 
 def test_a_file_with_a_pickle_is_not_executed(tmp_path):
@@ -106,7 +164,7 @@ def test_a_stored_file_leaves_no_temporary_one_behind(cache):
 @needs_carla
 @needs_towns
 @pytest.mark.parametrize(
-    ("name", "n_lanes"), [("Town01", 124), ("Town02", 88), ("Town07", 281), ("cubetown", 18), ("CulDeSac", 3)]
+    ("name", "n_lanes"), [("Town01", 124), ("Town02", 88), ("Town07", 282), ("cubetown", 18), ("CulDeSac", 3)]
 )
 def test_a_town_becomes_a_graph(name, n_lanes):
     graph = read_graph(read_opendrive(TOWNS / f"{name}.xodr"), name)

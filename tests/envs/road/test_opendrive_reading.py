@@ -1,5 +1,9 @@
+import copy
+import gc
 import importlib.util
+import math
 import subprocess
+import weakref
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,8 +13,11 @@ from sb3_visual_td3.envs.backend import Control, Start
 from sb3_visual_td3.envs.lite.world import LiteWorld
 from sb3_visual_td3.envs.road import opendrive_reading
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
-from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive, load_opendrive
+from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive, load_opendrive, read_route
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+from sb3_visual_td3.envs.road.route_maps import load_route_map
+from sb3_visual_td3.envs.road.route_settings import RouteSettings
+from sb3_visual_td3.envs.road.street_life import StreetLife
 from tests.towns import needs_carla
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
@@ -33,9 +40,24 @@ def with_value(path, name, value):
     return lambda root: root.find(path).set(name, value)
 
 
+def with_shape(tag, **attributes):
+    def change(root):
+        geometry = root.find("road/planView/geometry")
+        geometry.remove(geometry[0])
+        ElementTree.SubElement(geometry, tag, attributes)
+
+    return change
+
+
 def without_roads(root):
     for road in root.findall("road"):
         root.remove(road)
+
+
+def with_controller(root):
+    controller = ElementTree.SubElement(root, "controller", id="5")
+    ElementTree.SubElement(controller, "control", signalId="77")
+    ElementTree.SubElement(controller, "control")
 
 
 FAULTS = {
@@ -57,6 +79,22 @@ FAULTS = {
     "no lanes": (without("road/lanes"), "laneSection"),
     "no lane section": (without("road/lanes/laneSection"), "laneSection"),
     "no middle": (without("road/lanes/laneSection/center"), "centre lane"),
+    "a bend without a curvature": (lambda root: root.find(".//arc").attrib.clear(), "curvature=None"),
+    "a bend of no curvature": (with_value(".//arc", "curvature", "0"), "curvature='0'"),
+    "a spiral of no curvature": (with_shape("spiral", curvStart="0", curvEnd="0.0"), "<spiral>.*of 0"),
+    "half a spiral": (with_shape("spiral", curvStart="0"), "curvEnd=None"),
+    "a curve that is no number": (with_shape("paramPoly3", bU="wide"), "paramPoly3 bU='wide'"),
+    "coordinates of a whole country": (with_value("road/planView/geometry", "y", "5400000"), "y=5400000"),
+    "a road with a name for its number": (with_value("road", "id", "road_7"), "road road_7.*id='road_7'"),
+    "a road of 33 bits": (with_value("road", "id", "4294967296"), "id='4294967296'"),
+    "a negative road": (with_value("road", "id", "-5"), "id='-5'"),
+    "a junction with a name for its number": (with_value("junction", "id", "J1"), "junction id='J1'"),
+    "a junction of 32 bits": (with_value("junction", "id", "2147483648"), "id='2147483648'"),
+    "a road in a named junction": (with_value("road[@junction='100']", "junction", "J1"), "road junction='J1'"),
+    "a controller of no signal": (lambda root: (with_controller(root), ElementTree.SubElement(
+        root.find("junction"), "controller", id="5")), "<controller> of signal '77'"),
+    "a reference to no signal": (lambda root: ElementTree.SubElement(
+        ElementTree.SubElement(root.find("road"), "signals"), "signalReference", id="77"), "Reference> of signal '77'"),
     "a lane of no number": (with_value("road/lanes/laneSection/right/lane", "id", "x"), "id='x'"),
     "a lane of no width": (with_value("road/lanes/laneSection/right/lane/width", "a", "wide"), "a='wide'"),
     "a link to nowhere": (with_value("road/link/successor", "elementId", "77"), "link to road '77'"),
@@ -73,6 +111,21 @@ def test_an_error_in_a_map_is_named(name):
         check_opendrive(ElementTree.tostring(root, encoding="unicode"), "a.xodr")
 
 
+UNUSUAL = {
+    "a controller of no signal that no junction names": with_controller,
+    "polynomials without all coefficients": with_shape("paramPoly3", bU="1", pRange="arcLength"),
+    "a polynomial without coefficients": with_shape("poly3"),
+    "a road in the junction ''": with_value("road", "junction", ""),
+    "a road in the junction ' -1'": with_value("road", "junction", " -1"),
+    "a road in the junction ' 100'": with_value("road[@junction='100']", "junction", " 100"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_an_unusual_map_is_accepted(name, file_of):
+    check_opendrive(file_of("junction_0", UNUSUAL[name]).read_text(), "a.xodr")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -87,6 +140,14 @@ def test_an_error_in_a_map_is_named(name):
 def test_a_text_that_is_not_a_map_is_refused(text, message):
     with pytest.raises(ValueError, match=rf"a\.xodr: got .*{message}"):
         check_opendrive(text, "a.xodr")
+
+
+def test_a_default_namespace_is_accepted():
+    text = to_opendrive(load_map("junction_0")).replace(
+        "<OpenDRIVE>", "<OpenDRIVE x='1' xmlns='http://code.asam.net/x'>"
+    )
+    assert "xmlns" in text
+    check_opendrive(text, "a.xodr")
 
 
 def test_half_a_document_is_refused():
@@ -135,6 +196,81 @@ def test_an_exported_map_comes_back_as_the_same_route(name, file_of):
     assert read.oncoming_lane_m == pytest.approx(built.oncoming_lane_m)
     assert (read.in_junction is None) == (built.in_junction is None)
     assert built.in_junction is None or abs(int(read.in_junction.sum()) - int(built.in_junction.sum())) <= 2
+
+
+def with_sections(*starts_m):
+    """Return a change of a map: in each road, copies of the lane section begin at these distances."""
+
+    def change(root):
+        for lanes in root.findall("road/lanes"):
+            for start_m in starts_m:
+                section = copy.deepcopy(lanes[0])
+                section.set("s", str(start_m))
+                lanes.append(section)
+
+    return change
+
+
+@carla
+@needs_carla
+# A section of 0.3 m is shorter than the distance between two surveyed points.
+@pytest.mark.parametrize("starts_m", [(10.0,), (4.0, 4.3, 10.1)])
+def test_lane_sections_do_not_change_the_route(starts_m, file_of):
+    whole = load_map("train_0").track
+    path = file_of("train_0", with_sections(*starts_m))
+    for track in (load_opendrive(path).track, read_route(path.read_text(), "train_0")):
+        assert track.length_m == pytest.approx(whole.length_m, abs=0.1)
+        near = 0
+        for x, y in track.points_m:
+            near = whole.locate(x, y, near).nearest
+            assert abs(whole.locate(x, y, near).lateral_offset_m) < 0.01
+
+
+@carla
+@needs_carla
+def test_the_route_on_a_ring_of_one_road_is_one_lap(file_of):
+    def ring(root):
+        for road in root.findall("road")[1:]:
+            root.remove(road)
+        road = root.find("road")
+        plan = road.find("planView")
+        plan[:] = plan[:1]
+        length = str(80.0 * math.pi)
+        plan[0].attrib.update(length=length, s="0")
+        plan[0].remove(plan[0][0])
+        ElementTree.SubElement(plan[0], "arc", curvature="0.025")
+        road.set("length", length)
+        for entry in road.find("link"):
+            entry.set("elementId", road.get("id"))
+
+    track = load_opendrive(file_of("train_0", ring)).track
+    assert track.length_m == pytest.approx(2.0 * math.pi * (40.0 + track.lane_width_m / 2.0), abs=0.1)
+
+
+@carla
+@needs_carla
+def test_a_warning_that_the_client_prints_does_not_mix_with_the_answer(file_of):
+    def border(root):  # has no width
+        ElementTree.SubElement(root.find("road/lanes/laneSection/right"), "lane", id="-2", type="border")
+
+    track = load_opendrive(file_of("train_0", border)).track
+    assert track.length_m == pytest.approx(load_map("train_0").track.length_m, abs=0.1)
+
+
+@carla
+@needs_carla
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_the_client_reads_an_unusual_map(name, file_of):
+    track, built = load_opendrive(file_of("junction_0", UNUSUAL[name])).track, load_map("junction_0").track
+    assert track.length_m == pytest.approx(built.length_m, abs=0.1)
+
+
+@carla
+@needs_carla
+def test_a_shape_for_which_the_client_computes_no_number_is_refused(file_of):
+    zeros = dict.fromkeys(("aU", "bU", "cU", "dU", "aV", "bV", "cV", "dV"), "0")
+    with pytest.raises(ValueError, match=r"train_0\.xodr: got .* computes as NaN, expected finite numbers"):
+        load_opendrive(file_of("train_0", with_shape("paramPoly3", **zeros)))
 
 
 @carla
@@ -187,7 +323,54 @@ def test_a_file_read_twice_gives_the_same_bytes(file_of):
     one, two = load_opendrive(path), load_opendrive(str(path))
     assert one.track.points_m.tobytes() == two.track.points_m.tobytes()
     assert one.ground.levels[0].tobytes() == two.ground.levels[0].tobytes()
-    assert load_map(str(path)).name == str(path)
+
+
+@carla
+@needs_carla
+def test_a_changed_file_is_read_again_and_a_removed_file_stays_usable(file_of):
+    path = file_of("train_6")
+    former, former_route_map = load_map(str(path)), load_route_map(str(path))
+    path.write_text(to_opendrive(load_map("junction_0")))
+    scene, route_map = load_map(str(path)), load_route_map(str(path))
+    for now, before in ((scene, former), (route_map, former_route_map)):
+        assert now.name != before.name, "cameras use the name as a cache key"
+        assert now.ground.levels[0].shape != before.ground.levels[0].shape
+    assert scene.track.length_m == pytest.approx(load_map("junction_0").track.length_m, abs=0.1)
+    path.unlink()
+    assert load_map(str(path)) is scene
+    assert load_route_map(str(path)) is route_map
+
+
+@carla
+@needs_carla
+def test_former_versions_of_a_file_are_not_kept(file_of):
+    path = file_of("train_6")
+    former = [weakref.ref(load(str(path)).panorama) for load in (load_map, load_route_map)]
+    path.write_text(path.read_text() + "\n")
+    for load in (load_map, load_route_map):
+        load(str(path))
+    gc.collect()
+    assert [panorama() for panorama in former] == [None, None]
+
+
+@carla
+@needs_carla
+@pytest.mark.parametrize("has_goals", [False, True])
+def test_a_world_keeps_its_map_if_the_file_changes(file_of, has_goals):
+    path = file_of("streets_0")
+    settings = {"routes": RouteSettings(kind="random") if has_goals else None, "street_life": StreetLife(n_walkers=2)}
+    start = Start(str(path), 0.2, 0.0, 0.0, 0.0, route_seed=3 if has_goals else None)
+    world = LiteWorld(**settings)
+    world.reset(start)
+    frame = world.camera_frame().tobytes()
+    whole = path.read_text()
+    for text in (whole[: len(whole) // 2], "", to_opendrive(load_map("streets_1"))):
+        path.write_text(text)
+        world.reset(start)
+        assert world.camera_frame().tobytes() == frame
+    new = LiteWorld(**settings)
+    new.reset(start)
+    assert new.camera_frame().tobytes() != frame
 
 
 @carla

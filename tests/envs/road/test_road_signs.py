@@ -11,7 +11,8 @@ from sb3_visual_td3.envs.road.lane_graph import graph_from_arrays
 from sb3_visual_td3.envs.road.light_cycle import GREEN_S, RED_S, YELLOW_S, LightCycles
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
-from sb3_visual_td3.envs.road.sign_reading import STOP_LINE_M, place_lights, stop_bar_m
+from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns
+from sb3_visual_td3.envs.road.sign_reading import STOP_LINE_M, place_lights, signs_of_survey, stop_bar_m
 from tests.towns import TOWNS, needs_carla, needs_towns
 
 carla = pytest.mark.carla
@@ -135,6 +136,59 @@ def test_lights_are_placed_at_junctions_by_seed():
         assert sum(number in stage for stages in signs.cycles for stage in stages) == 1
     placed = graph_from_arrays({**graph.to_arrays(), "signs": np.array(signs.to_json())})
     assert place_lights(placed, 7) == signs, "a map with lights keeps its own"
+
+
+def survey_of(lights):
+    """Return an answer of CARLA's client with lights, each given by its id and the lanes to which it applies."""
+    rows = []
+    for name, places in lights.items():
+        row = {"id": name, "type": LIGHT_TYPE, "value": -1.0, "x_m": 0.0, "y_m": 0.0, "z_m": 0.0, "yaw_rad": 0.0}
+        rows.append({**row, "places": [(*place, 0.0, 0.0) for place in places]})
+    return {"signals": rows, "crosswalks": []}
+
+
+def crossing():
+    """Return the lanes of streets_0, a lane before a crossroads, and the lanes from it to the left, ahead and right."""
+    graph, signs = lit_graph()
+    for signal in signs.signals:
+        number = signal.stops[0].segment
+        ways = sorted(graph.junction_ways(number), key=lambda way: -way.turn_rad)
+        if [round(way.turn_rad / (0.5 * math.pi)) for way in ways] == [1, 0, -1]:
+            return graph.segments, number, [way.segments[0] for way in ways]
+    raise AssertionError("no crossroads with a light")
+
+
+def test_an_arrow_stops_only_the_vehicles_that_follow_it():
+    segments, number, (left, ahead, right) = crossing()
+    answer = survey_of({"main": [segments[ahead].key], "arrow": [segments[left].key]})
+    signs = signs_of_survey(answer, segments, "<OpenDRIVE/>")
+    main, arrow = (signal.stops for signal in signs.signals)
+    assert [(stop.segment, stop.ways) for stop in main] == [(number, tuple(sorted((ahead, right))))]
+    assert [(stop.segment, stop.ways) for stop in arrow] == [(number, (left,))]
+    assert RoadSigns.from_json(signs.to_json()) == signs
+    lights = LightCycles(signs)
+    lights.set_colour(0, "green")
+    lights.set_colour(1, "red")
+    along_m = segments[number].length_m - STOP_LINE_M
+    assert lights.stop_ahead_m(number, way=[left]) == pytest.approx(along_m)
+    assert lights.stop_ahead_m(number, way=[ahead]) is None
+    assert lights.stop_ahead_m(number, way=[right]) is None
+    assert lights.stop_ahead_m(number) == pytest.approx(along_m), "some way is closed"
+
+
+@pytest.mark.parametrize("names", [["near"], ["near", "far"]])
+def test_a_light_for_one_lane_of_the_junction_stops_all_lanes_without_a_light(names):
+    segments, number, (_, ahead, _) = crossing()
+    signs = signs_of_survey(survey_of({name: [segments[ahead].key] for name in names}), segments, "<OpenDRIVE/>")
+    assert [[(stop.segment, stop.ways) for stop in signal.stops] for signal in signs.signals] == [
+        [(number, ())] for _ in names
+    ]
+
+
+def test_a_stop_line_of_an_earlier_version_stops_all_vehicles():
+    text = '[[["1", "1000001", -1.0, 0.0, 0.0, 0.0, 0.0, [[3, 20.5]]]], [], []]'
+    (stop,) = RoadSigns.from_json(text).signals[0].stops
+    assert stop == (3, 20.5, ())
 
 
 def test_the_stages_of_a_junction_take_turns():

@@ -4,6 +4,7 @@ import math
 import networkx
 import pytest
 
+from sb3_visual_td3.envs.road import route_planning
 from sb3_visual_td3.envs.road.graph_reading import graph_from_network
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LanePlace
 from sb3_visual_td3.envs.road.maps import load_map
@@ -92,6 +93,35 @@ def test_random_route_fails_if_no_route_has_the_requested_length_and_turns():
         drawn(graph_of("train_0"), 0, (200.0, 300.0), (5, 8))
 
 
+@pytest.mark.parametrize(("length_m", "turns"), [((300.0, 300.0), (0, 8)), ((300.0, 400.0), (0, 0))])
+def test_rare_routes_are_found_by_every_seed(length_m, turns):
+    graph = graph_of("streets_0")
+    plans = [drawn(graph, seed, length_m, turns) for seed in range(25)]
+    for plan in plans:
+        assert length_m[0] - 1e-6 <= route_length_m(graph, plan) <= length_m[1] + 1e-6
+        assert turns[0] <= count_turns(graph, plan.segments) <= turns[1]
+        assert 0.0 <= plan.start_m <= graph.segments[plan.segments[0]].length_m
+        assert 0.0 <= plan.goal_m <= graph.segments[plan.segments[-1]].length_m
+    assert len(set(plans)) == 25
+
+
+def test_a_route_of_an_exact_length_is_found_without_a_search_of_all_lanes(monkeypatch):
+    monkeypatch.setattr(route_planning, "_rare_route", None)
+    plan = drawn(graph_of("streets_0"), 0, (300.0, 300.0))
+    assert route_length_m(graph_of("streets_0"), plan) == pytest.approx(300.0)
+
+
+def test_the_only_place_of_many_that_has_a_route_is_found():
+    graph = graph_of("streets_0")
+    known = drawn(graph, 0, (100.0, 200.0))
+    start, goals = LanePlace(known.segments[0], known.start_m), [LanePlace(known.segments[-1], known.goal_m)] * 3_000
+    exact_m = route_length_m(graph, known)
+    length_m = (exact_m - 1.0, exact_m + 1.0)
+    for seed in range(3):
+        plan = random_route_between(graph, seed, [*goals, start], length_m=length_m, turns=(0, 8), source="a map")
+        assert plan == known
+
+
 def test_turns_are_recognised_by_the_change_of_direction():
     graph = graph_of("junction_0")  # a crossing of the ring (roads 3 and 0) with side roads 4 (left) and 5 (right)
     commands = {}
@@ -146,6 +176,15 @@ def test_places_off_the_road_or_out_of_reach_are_named():
     dead_end = place_on(graph, (4, 0, -1), 20)  # the lane that leads away from the junction
     with pytest.raises(ValueError, match="route 7: no lanes lead to"):
         route_through(graph, [dead_end, on_ring], "route 7")
+
+
+def test_a_route_that_ends_at_its_start_is_refused():
+    graph = graph_of("streets_0")
+    place = place_on(graph, graph.segments[0].key, 20)
+    with pytest.raises(ValueError, match=r"^route\[3\]: start and goal are both at .*; give a goal ahead of the start"):
+        route_through(graph, [place, place], "route[3]")
+    around = [place, place_on(graph, graph.segments[0].key, 10), place]
+    assert route_length_m(graph, route_through(graph, around, "a lap")) > 50.0
 
 
 def test_the_route_length_counts_parallel_lanes_of_a_lane_change_once():

@@ -14,10 +14,10 @@ import pytest
 from sb3_visual_td3.envs.backend import BodySize
 from sb3_visual_td3.envs.road.collision import OrientedBox, any_overlap, boxes_overlap
 from sb3_visual_td3.envs.road.graph_reading import graph_from_network
-from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph, LaneSegment, MarkRun
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.route_path import build_path
-from sb3_visual_td3.envs.road.route_planning import random_route
+from sb3_visual_td3.envs.road.route_planning import RoutePlan, random_route
 from sb3_visual_td3.envs.road.route_traffic import RouteTraffic, SeededChoice
 from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
@@ -124,6 +124,49 @@ def test_without_the_ego_vehicle_in_the_way_all_cars_keep_driving():
     assert travelled.min() > 100.0
 
 
+def road_with_dead_ends():
+    """Return a straight road of 400 m with one lane in each direction; both lanes end at a dead end."""
+    lanes = []
+    for number, (begin_m, end_m, y_m) in enumerate(
+        [(0, 200, -1.75), (200, 400, -1.75), (400, 200, 1.75), (200, 0, 1.75)]
+    ):
+        points_m = np.stack([np.linspace(begin_m, end_m, 401), np.full(401, y_m)], axis=1)
+        columns = (
+            np.full(401, value) for value in (3.5, 5.25, -1.75)
+        )  # the lane's width, the road's left and right line
+        after = (number + 1,) if number % 2 == 0 else ()
+        lanes.append(LaneSegment((number, 0, -1), NO_JUNCTION, points_m, *columns, (MarkRun(0, ()),), after))
+    return LaneGraph(tuple(lanes))
+
+
+def test_cars_leave_a_dead_end_and_continue_elsewhere():
+    graph = road_with_dead_ends()
+    path = build_path(graph, RoutePlan((0, 1), 0.0, 195.0))
+    traffic, restored = (RouteTraffic(TrafficSettings(n_cars=5), BODY) for _ in range(2))
+    for each in (traffic, restored):
+        each.enter(graph, path)
+    lane, ego = place_at(path, 60.0)
+    traffic.reset(ego, lane, 0.0, 0)
+    n_jumps = 0
+    for step in range(1_500):
+        before = list(traffic.boxes)
+        traffic.advance(0.1, ego, lane, 0.0)
+        for old, new in zip(before, traffic.boxes, strict=True):
+            if math.dist(old[:2], new[:2]) > 1.0:
+                n_jumps += 1
+                # The car stood with its front near an end of the road, and continues away from the ego vehicle.
+                assert min(old.x_m, 400.0 - old.x_m) < 10.0
+                assert math.dist(new[:2], ego[:2]) > 45.0
+        assert not touches(traffic, ego)
+        assert_apart(traffic)
+        if step == 750:
+            restored.set_state(json.loads(json.dumps(traffic.get_state())), lane, 0.0, 0)
+        elif step > 750:
+            restored.advance(0.1, ego, lane, 0.0)
+    assert n_jumps > 5
+    assert restored.get_state() == traffic.get_state()
+
+
 def test_cars_take_different_ways_at_junctions_and_only_those_that_the_map_has():
     traffic, lane = begun_without_ego(15)
     chosen = {}
@@ -181,7 +224,7 @@ def test_the_distance_and_speed_of_the_car_ahead_of_the_ego_vehicle_are_reported
 
 
 def test_cars_stop_at_closed_junctions_and_for_pedestrians():
-    traffic, lane = begun_without_ego(10, is_closed=lambda _: True)
+    traffic, lane = begun_without_ego(10, is_closed=lambda segment, way: True)
     for _ in range(400):
         before = [car.path[0] for car in traffic.cars]
         traffic.advance(0.1, FAR, lane, 0.0)
