@@ -438,12 +438,16 @@ class CarlaBackend:
             traffic.advance(dt_s, *egos)
         self._cars.show(connection)
 
-    def _is_closed(self, segment: int) -> bool:
-        """Return whether other cars must stop at the end of a lane because the traffic light there is red or yellow."""
+    def _is_closed(self, segment: int, way: Sequence[int]) -> bool:
+        """Return whether other cars must stop at the end of a lane because the traffic light there is red or yellow.
+
+        :param segment: the lane
+        :param way: the lanes that the other car takes through the junction after the lane
+        """
         _, ego = self._connected()
-        for light, name in self._street.lights_at(segment):
+        for light, name in self._street.lights_at(segment, way):
             self._street.show(light, ego.light_colour(name))
-        return self._street.is_closed(segment)
+        return self._street.is_closed(segment, way)
 
     def _follow(self, reading: Reading, dt_s: float) -> None:
         """Update the position of the vehicle, its collisions and the number of red lights that it has run."""

@@ -23,6 +23,7 @@ from sb3_visual_td3.envs.carla.settings import DEFAULT_PORT, CameraMount, Server
 from sb3_visual_td3.envs.carla.spawning import SpawnPolicy, check_spawn
 from sb3_visual_td3.envs.driving_env import DrivingEnv, Observation, ObservationKind
 from sb3_visual_td3.envs.rewards import RewardWeights
+from sb3_visual_td3.envs.road.carla_coordinates import map_name_of
 from sb3_visual_td3.envs.road.route_files import route_settings
 from sb3_visual_td3.envs.road.route_settings import Pair, check_given
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
@@ -54,7 +55,8 @@ class CarlaDrivingEnv(DrivingEnv):
         to a running server. ``{port}`` in the command stands for the port; without ``{port}``,
         ``-carla-rpc-port=PORT`` is appended. With a command, each environment starts its own simulator, and
         ``port`` is the first port that it tries.
-    :param town: map, such as ``"Town01"``; ``None`` for the map that the server has loaded
+    :param town: map, such as ``"Town01"`` or ``"/Game/Carla/Maps/Town01"``; ``None`` for the map that the server has
+        loaded
     :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or the names of maps. Each
         episode takes one of them at random.
     :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (one of these for each episode), or one of
@@ -100,7 +102,7 @@ class CarlaDrivingEnv(DrivingEnv):
     :param restart_every: episodes after which the simulator is restarted, because CARLA's memory grows. Needs
         ``command``.
     :param shares_server: True if another environment uses the same server. The environment that calls ``reset()`` takes
-        over the server, and the other's episode ends as after a failure.
+        over the server, and the episode of the other environment ends as after a failure. Not with ``command``.
     :param seed: seed of the environment's random stream, until ``reset(seed=...)`` sets another
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``)
     :param render_view: ``"front"`` through the windscreen, ``"chase"`` from behind and above
@@ -359,15 +361,22 @@ def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str,
         raise ValueError(
             f"town={town!r} and maps={maps!r}: expected only one of them; town={town!r} means maps=[{town!r}]"
         )
+    given: tuple[object, ...] = ()
     if town is not None:
-        maps = (town,)
-    if maps is None:
+        given = (town,)
+    elif maps is None:
+        given = (LOADED_MAP,)
+    elif isinstance(maps, str):
+        given = MAP_GROUPS.get(maps, (maps,))
+    elif isinstance(maps, Iterable):
+        given = tuple(maps)
+    if given == (LOADED_MAP,):
         return (LOADED_MAP,)
-    if isinstance(maps, str):
-        return MAP_GROUPS.get(maps, (maps,))
-    names = tuple(maps) if isinstance(maps, Iterable) else ()
-    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
-        raise ValueError(f"maps={maps!r}: expected the names of maps, each once, such as 'Town01'")
+    # CARLA lists its maps by their paths, such as "/Game/Carla/Maps/Town01".
+    names = tuple(map_name_of(name) for name in given if isinstance(name, str) and name)
+    if not names or len(names) != len(given) or len(set(names)) != len(names):
+        argument = f"maps={maps!r}" if town is None else f"town={town!r}"
+        raise ValueError(f"{argument}: expected the names of maps, each once, such as 'Town01'")
     return names
 
 

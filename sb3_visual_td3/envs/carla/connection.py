@@ -21,6 +21,7 @@ from sb3_visual_td3.envs.road.shapes import Pose
 
 # By default, the client of each environment would start one thread per core.
 _WORKER_THREADS = 2
+_GROUND_SEARCHES, _SAME_HEIGHT_M = 5, 0.01
 _FIRST_TICK_TIMEOUTS_S = (0.3, 2.0)
 
 
@@ -123,13 +124,23 @@ class Connection:
     def ground(self, x_m: float, y_m: float) -> tuple[float, float]:
         """Return the road's height in metres and its pitch in degrees at a place in CARLA's coordinates.
 
+        Where roads cross at different heights, this is the road that is nearest to the height 0.
+
         :param x_m: x in metres
         :param y_m: y in metres
         """
-        waypoint = self.map.get_waypoint(self._carla.Location(x_m, y_m, 0.0))
-        if waypoint is None:
-            return 0.0, 0.0
-        return waypoint.transform.location.z, waypoint.transform.rotation.pitch
+        height_m, pitch_deg = 0.0, 0.0
+        # The client returns the point of a lane that is nearest in space. On a slope, this point lies aside, so the
+        # next search begins at the height of the point that was found.
+        for _ in range(_GROUND_SEARCHES):
+            waypoint = self.map.get_waypoint(self._carla.Location(x_m, y_m, height_m))
+            if waypoint is None:
+                break
+            before_m, height_m = height_m, waypoint.transform.location.z
+            pitch_deg = waypoint.transform.rotation.pitch
+            if abs(height_m - before_m) < _SAME_HEIGHT_M:
+                break
+        return height_m, pitch_deg
 
     def transform(self, pose: Pose, above_m: float = 0.0) -> Any:
         """Return the ``carla.Transform`` of a pose on the road, with the road's pitch.

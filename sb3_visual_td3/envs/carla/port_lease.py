@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
 
@@ -29,7 +30,7 @@ MAX_SERVERS = 64
 _MAX_PORT = 65_532
 # A killed process keeps its locks until the kernel has removed it.
 _MAX_WAIT_FOR_ENDING_PROCESS_S = 2.0
-# Other processes may create and remove the same folder and file at the same time, so the lease is tried this often.
+# The lease is tried up to this number of times, because other processes may create and remove the same folder and file.
 _MAX_ATTEMPTS = 50
 _MAX_FOLDERS = 10
 _PRIVATE_MODE = 0o700
@@ -65,6 +66,13 @@ class PortLease:
                 self._path.parent.rmdir()
         os.close(self._lock)
         self._lock = -1
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to copy or pickle the lease: a deleted copy would close the descriptor of the original.
+
+        :raises TypeError: always
+        """
+        raise TypeError(f"the lease of port {self.port} cannot be copied or pickled; make another environment instead")
 
     def __del__(self) -> None:
         """Release the port if the owner has not done so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +19,13 @@ _MAX_PORT = 65_532
 def launch_command(command: str, port: int) -> list[str]:
     """Return program and arguments of the command that starts a simulator on a port.
 
-    :param command: command as typed in a shell. ``{port}`` is replaced by the port; without ``{port}``,
-        ``-carla-rpc-port=PORT`` is appended.
+    :param command: command as typed in a shell; ``~`` and variables such as ``$CARLA_ROOT`` are replaced. ``{port}`` is
+        replaced by the port; without ``{port}``, ``-carla-rpc-port=PORT`` is appended.
     :param port: RPC port
     :raises ValueError: if the command is empty or its quotes do not match
     """
     try:
-        words = shlex.split(command)
+        words = [os.path.expanduser(os.path.expandvars(word)) for word in shlex.split(command)]
     except ValueError as error:
         raise ValueError(f"command={command!r}: {error}; write the command as in a shell") from error
     if not words:
@@ -70,6 +71,11 @@ class ServerSettings:
                 raise ValueError(
                     f"host={self.host!r}: the setting 'command' can start CARLA only on this machine; "
                     f"leave 'command' out, and start CARLA on {self.host} by hand"
+                )
+            if self.is_shared:
+                raise ValueError(
+                    "shares_server=True and a command: an environment with a command starts a simulator of its own; "
+                    "leave one of them out. To share a server, start it by hand, and give its port to both environments"
                 )
         elif self.restart_every is not None:
             raise ValueError(

@@ -101,8 +101,8 @@ class Actor:
         return attached_transform(self.parent.world_transform, self.transform)
 
     def set_transform(self, transform: Transform) -> None:
-        """Teleport the actor. As in CARLA, this detaches it from its parent."""
-        self.transform, self.parent = transform, None
+        """Teleport the actor. As in CARLA, an attached actor stays attached, and is moved relative to its parent."""
+        self.transform = transform
 
     def set_velocity(self, velocity: Vector) -> None:
         """Ignore the velocity: this actor does not move by itself."""
@@ -189,12 +189,12 @@ class Walker(Actor):
     def place(self, transform: Transform, speed_mps: float) -> None:
         """Put the walker at the place that the client's navigation has computed for this tick.
 
-        The walker stops if the next tick brings no new place.
+        The walker stops if the next tick brings no new place. It is detached from its parent.
 
-        :param transform: place and direction on the ground
+        :param transform: place and direction on the ground, in world coordinates
         :param speed_mps: speed that the walker reports, in m/s
         """
-        self.set_transform(transform._replace(z=self.extent_m[2]))
+        self.transform, self.parent = transform._replace(z=self.extent_m[2]), None
         yaw = math.radians(transform.yaw)
         self.velocity = (speed_mps * math.cos(yaw), speed_mps * math.sin(yaw), 0.0)
         self._is_placed = True
@@ -260,7 +260,11 @@ _TELEPORT_MPS = 100.0
 
 @dataclass(eq=False)
 class Vehicle(Actor):
-    """Simulate a vehicle. Without physics it stays where it was last put."""
+    """Simulate a vehicle. Without physics it stays where it was last put.
+
+    ``transform`` is the pose in which the vehicle was last put. Only its height, pitch and roll count, and only without
+    physics: ``motion`` has the current place.
+    """
 
     motion: Motion = field(default_factory=lambda: Motion(0.0, 0.0, 0.0, 0.0, 0.0))
     control: VehicleControl = field(default_factory=VehicleControl)
@@ -268,7 +272,7 @@ class Vehicle(Actor):
     """Steering angle and speed that the vehicle keeps; None if the client controls pedals and steering itself."""
     has_physics: bool = True
     constant_mps: float | None = None
-    """The forward speed that the vehicle keeps regardless of its pedals; None if the pedals control the speed."""
+    """The speed that the vehicle keeps regardless of its pedals, negative backwards; None if the pedals control it."""
     lights: int = 0
     physics: list[Any] | None = None
     """The engine and wheels that a client has set. The client can read them back; they have no other effect."""
@@ -377,18 +381,20 @@ class Vehicle(Actor):
         self.motion = Motion(pose.x_m, pose.y_m, pose.heading_rad, self.motion.speed_mps, 0.0)
 
     def set_velocity(self, velocity: Vector) -> None:
-        """Set the velocity. A vehicle with physics takes only the forward component, and stops if this is negative."""
+        """Set the velocity. A vehicle with physics takes only the component along its length."""
         if not self.has_physics:
             self._requested_velocity = velocity
             return
         x, y, _ = velocity
-        speed = max(0.0, x * math.cos(self.motion.yaw_rad) - y * math.sin(self.motion.yaw_rad))
-        self.motion, self._is_reversing = self.motion._replace(speed_mps=speed), False
+        speed = x * math.cos(self.motion.yaw_rad) - y * math.sin(self.motion.yaw_rad)
+        self.motion, self._is_reversing = self.motion._replace(speed_mps=abs(speed)), speed < 0.0
         self.velocity = velocity_along(self.pose, speed)
 
     def set_physics(self, enabled: bool) -> None:
         """Enable or disable physics. Without physics the vehicle stops and stays where it is."""
         self.has_physics, self._requested_velocity = enabled, None
+        # A new object makes the cached state outdated: the reported height and angles depend on the physics.
+        self.motion = self.motion._replace()
         if not enabled:
             self.stop()
 
@@ -399,8 +405,8 @@ class Vehicle(Actor):
             return
         if self.has_physics:
             before, velocity_before = self.motion, self.velocity
-            if self.transform.z != 0.0:
-                self.transform = self.transform._replace(z=0.0)
+            if self.transform.z or self.transform.pitch or self.transform.roll:
+                self.transform = self.transform._replace(z=0.0, pitch=0.0, roll=0.0)
             if self.ackermann is not None:
                 self.control = self._pedals_for(self.ackermann, dt_s)
             self._drive_by_pedals(dt_s)
@@ -453,20 +459,25 @@ class Vehicle(Actor):
         control, settings = self.control, self.handling.settings
         # The car of ``LiteDriving-v0`` has no hand brake, so the hand brake counts as a fully pressed brake.
         pedals = Control(control.steer, control.throttle, max(control.brake, float(control.hand_brake)))
+        is_reverse_gear = control.reverse
+        if control.manual_gear_shift:  # as in CARLA, the gear then decides alone
+            is_reverse_gear = control.gear < 0
+            if control.gear == 0:
+                pedals = pedals._replace(throttle=0.0)
         if self.constant_mps is not None:
-            self._is_reversing = False
-            self.motion = advance(self.motion._replace(speed_mps=self.constant_mps), pedals, dt_s, settings)
-            self.motion = self.motion._replace(speed_mps=self.constant_mps)
-            return
-        if control.reverse != self._is_reversing and self.motion.speed_mps > 0.0:
+            self._is_reversing = self.constant_mps < 0.0
+            self.motion = self.motion._replace(speed_mps=abs(self.constant_mps))
+        elif is_reverse_gear != self._is_reversing and self.motion.speed_mps > 0.0:
             # The engine works against the movement: the car brakes to a stop before it changes direction.
             pedals = Control(pedals.steer, 0.0, max(pedals.brake, pedals.throttle))
         else:
-            self._is_reversing = control.reverse
+            self._is_reversing = is_reverse_gear
         if self._is_reversing:
             self.motion = _advance_in_reverse(self.motion, pedals, dt_s, settings)
         else:
             self.motion = advance(self.motion, pedals, dt_s, settings)
+        if self.constant_mps is not None:
+            self.motion = self.motion._replace(speed_mps=abs(self.constant_mps))
 
     def stop(self) -> None:
         """Stop the vehicle where it is."""

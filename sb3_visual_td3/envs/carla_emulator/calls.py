@@ -31,7 +31,7 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
     void_failure,
 )
 from sb3_visual_td3.envs.carla_emulator.roadside import LightCalls, RoadSign
-from sb3_visual_td3.envs.carla_emulator.simulation import WORLD_STREAM, Simulation
+from sb3_visual_td3.envs.carla_emulator.simulation import UNUSED_SETTINGS, WORLD_STREAM, Simulation
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 
 _MAX_SPEED_MPS = 1e4
@@ -46,10 +46,12 @@ class ActorCalls:
     """Execute the calls of CARLA's protocol that concern actors.
 
     :param simulation: the emulated world
+    :param tick_when_due: waits for the next tick of asynchronous mode and simulates it; None simulates it at once
     """
 
-    def __init__(self, simulation: Simulation) -> None:
+    def __init__(self, simulation: Simulation, tick_when_due: Callable[[], object] | None = None) -> None:
         self._sim = simulation
+        self._tick_when_due = simulation.tick if tick_when_due is None else tick_when_due
 
     def on_get_actors_by_id(self, actor_ids: list[int]) -> list[Any]:
         """Return the requested actors; ids of actors that do not exist are left out."""
@@ -66,7 +68,7 @@ class ActorCalls:
             # CARLA answers after the frame in which the actor appears. Without this frame the client would plan a
             # walker's route from the origin of the map. If no pavement is near the origin, the client recurses until
             # its process ends (SIGSEGV).
-            self._sim.tick()
+            self._tick_when_due()
         return self._sim.actor_message(actor)
 
     def on_spawn_actor_with_parent(
@@ -92,14 +94,17 @@ class ActorCalls:
         return boxes
 
     def on_set_actor_transform(self, actor_id: int, transform: list[Any]) -> Any:
-        """Teleport an actor."""
+        """Teleport an actor; an attached actor is moved relative to its parent."""
         self._sim.actor(actor_id).set_transform(Transform.from_message(transform))
         return VOID
 
     def on_set_actor_location(self, actor_id: int, location: list[float]) -> Any:
         """Teleport an actor and keep its rotation."""
-        rotation = self._sim.actor(actor_id).world_transform.to_message()[1]
-        return self.on_set_actor_transform(actor_id, [location, rotation])
+        actor = self._sim.actor(actor_id)
+        pitch, yaw, roll = actor.transform.to_message()[1]
+        if actor.parent is None:
+            yaw = actor.world_transform.yaw  # a vehicle has turned since it was put somewhere
+        return self.on_set_actor_transform(actor_id, [location, [pitch, yaw, roll]])
 
     def on_set_actor_target_velocity(self, actor_id: int, velocity: list[float]) -> Any:
         """Set an actor's velocity in world coordinates."""
@@ -119,7 +124,7 @@ class ActorCalls:
         :param actor_id: id of the vehicle
         :param velocity: x, y and z in the vehicle's own coordinates, in m/s; only x, which points forward, counts
         """
-        self._sim.vehicle(actor_id).constant_mps = max(0.0, checked_number(velocity[0], _MAX_SPEED_MPS))
+        self._sim.vehicle(actor_id).constant_mps = checked_number(velocity[0], _MAX_SPEED_MPS)
         return VOID
 
     def on_disable_actor_constant_velocity(self, actor_id: int) -> Any:
@@ -245,10 +250,7 @@ def _physics_control_of(vehicle: Vehicle) -> list[Any]:
 
 
 VERSION = "0.9.16"
-# Defaults of carla.WorldSettings that have no effect here: culling distance, tile streaming distance, actor active
-# distance, maximum length and number of physics substeps.
-_MAX_CULLING_M, _TILE_STREAM_M, _ACTOR_ACTIVE_M = 0.0, 3000.0, 2000.0
-_MAX_SUBSTEP_S, _MAX_SUBSTEPS = 0.01, 10
+_MAX_SETTING = 1e9
 _MIN_STEP_S, _MAX_STEP_S = 1e-6, 10.0
 _N_WEATHER_PARAMETERS = 14
 _MAX_WEATHER_PARAMETER = 1e4
@@ -288,30 +290,24 @@ class WorldCalls:
         """Return the carla.WorldSettings: synchronous mode, rendering, time step."""
         sim = self._sim
         optional_step = [False] if sim.step_s is None else [True, sim.step_s]
-        has_substepping, has_deterministic_ragdolls, is_spectator_ego = True, False, True
-        return [
-            sim.is_synchronous,
-            sim.has_cameras_off,
-            optional_step,
-            has_substepping,
-            _MAX_SUBSTEP_S,
-            _MAX_SUBSTEPS,
-            _MAX_CULLING_M,
-            has_deterministic_ragdolls,
-            _TILE_STREAM_M,
-            _ACTOR_ACTIVE_M,
-            is_spectator_ego,
-        ]
+        return [sim.is_synchronous, sim.has_cameras_off, optional_step, *sim.unused_settings]
 
     def on_set_episode_settings(self, settings: list[Any]) -> int:
         """Set synchronous mode, rendering and time step, and return the frame.
 
-        Without rendering, cameras send no images.
+        Without rendering, cameras send no images. The other settings are stored, so that a client can read them back.
         """
-        is_synchronous, no_rendering, optional_step, *_ = settings
+        is_synchronous, no_rendering, optional_step, *others = settings
         step_s = 0.0
         if optional_step[0]:
             step_s = checked_number(optional_step[1], _MAX_STEP_S, "a step in seconds")
+        unused_settings = list(UNUSED_SETTINGS)
+        for index, (default, given) in enumerate(zip(UNUSED_SETTINGS, others, strict=False)):
+            if not isinstance(default, bool):
+                checked_number(given, _MAX_SETTING, "a setting")
+            # The client aborts if a setting arrives with another type.
+            unused_settings[index] = type(default)(given)
+        self._sim.unused_settings = tuple(unused_settings)
         self._sim.is_synchronous = bool(is_synchronous)
         self._sim.has_cameras_off = bool(no_rendering)
         # CARLA takes 0 as "variable time step" too.
@@ -319,7 +315,12 @@ class WorldCalls:
         return self._sim.frame
 
     def on_tick_cue(self) -> int:
-        """Simulate one tick and return its frame."""
+        """Simulate one tick and return its frame; in asynchronous mode, return the frame of the next tick.
+
+        The client waits for this frame. In asynchronous mode, the clock decides when it comes.
+        """
+        if not self._sim.is_synchronous:
+            return self._sim.frame + 1
         return self._sim.tick()
 
     def on_get_map_info(self) -> list[Any]:
@@ -496,6 +497,8 @@ _NOT_VOID = {"set_episode_settings", "add_traffic_manager_running"}
 # Each command of a batch is [type number, fields]. The numbers are the indices of the variant in CARLA 0.9.16's
 # rpc/Command.h. 0, 1 and 2 were verified with the client, the others come from the source.
 _SPAWN, _DESTROY = 0, 1
+# The client itself registers the spawned vehicle with its Traffic Manager, so the emulator has nothing to do.
+_SET_AUTOPILOT = 16
 _COMMANDS = {
     2: "apply_control_to_vehicle",
     3: "apply_ackermann_control_to_vehicle",
@@ -526,38 +529,58 @@ class Calls:
     :param simulation: the emulated world
     :param streams: the stream server
     :param stream_port: port of the stream server
+    :param tick_when_due: waits for the next tick of asynchronous mode and simulates it; None simulates it at once
     """
 
-    def __init__(self, simulation: Simulation, streams: StreamServer, stream_port: int) -> None:
+    def __init__(
+        self,
+        simulation: Simulation,
+        streams: StreamServer,
+        stream_port: int,
+        tick_when_due: Callable[[], object] | None = None,
+    ) -> None:
         self._sim = simulation
         self._handlers: dict[str, Handler] = {name: lambda *_: [] for name in _EMPTY_LISTS}
         self._handlers |= {name: lambda *_: VOID for name in _IGNORED}
         self._handlers |= {name: lambda *_: _NOT_RECORDED for name in _RECORDER}
         self._told: set[str] = set()
-        """Names of the unsupported calls that the console has already reported; each is reported once."""
+        """Names of the unsupported and failed calls that the console has already reported; each is reported once."""
         self._handlers |= _methods_of(WorldCalls(simulation, streams, stream_port))
-        self._handlers |= _methods_of(ActorCalls(simulation))
+        self._handlers |= _methods_of(ActorCalls(simulation, tick_when_due))
         self._handlers |= _methods_of(LightCalls(lambda: simulation.roadside))
 
-    def answer(self, name: str, arguments: list[Any]) -> tuple[list[Any], str]:
+    def answer(self, name: str, arguments: list[Any], *, wants_response: bool = True) -> tuple[list[Any], str]:
         """Execute the call of a client and pack its result.
 
         :param name: name of the call
         :param arguments: as they came from the network
+        :param wants_response: whether the client waits for the result. If it does not, the console is the only place
+            at which an error can appear: the first error of each call is then printed.
         :return: result to send back, and a line for the console, which may be empty
         """
         try:
             if name == "apply_batch":
                 # The one call whose result is a bare list, not wrapped as a value.
-                return self._apply_batch(*arguments), ""
+                results = self._apply_batch(*arguments)
+                errors = [content[0] for [[is_done, content]] in results if not is_done]
+                complaint = ""
+                if errors and not wants_response:
+                    complaint = self._once(name, f"{name}: {errors[0]}")
+                return results, complaint
             handler = self._handlers.get(name)
             if handler is None:
                 shown_name = shortened(name)
-                complaint = self._once(name, f"unknown call {shown_name} returns an error")
+                effect = "returns an error"
+                if not wants_response:
+                    effect = "has no effect; the client does not wait for an answer"
+                complaint = self._once(name, f"unknown call {shown_name} {effect}")
                 return _failed(name, f"the emulator does not support the call {shown_name}"), complaint
             result = handler(*arguments)
         except CallError as error:
-            return _failed(name, str(error)), ""
+            complaint = ""
+            if not wants_response:
+                complaint = self._once(name, f"{name}: {shortened(error)}")
+            return _failed(name, str(error)), complaint
         except Exception as error:
             # Arguments of a wrong shape can cause any exception. One client must not stop the server for all.
             show_traceback_if_debugging(error)
@@ -571,7 +594,7 @@ class Calls:
         return value(result), complaint
 
     def _once(self, name: str, line: str) -> str:
-        """Return ``line`` for the first unsupported call of this name, and an empty text for each later call."""
+        """Return ``line`` for the first report about a call of this name, and an empty text for each later one."""
         if name in self._told:
             return ""
         # A client that keeps sending new names must not fill the memory.
@@ -591,7 +614,7 @@ class Calls:
                 show_traceback_if_debugging(error)
                 results.append(failure(shortened(error)))
         if do_tick:
-            self._sim.tick()
+            self._handlers["tick_cue"]()
         return results
 
     def _command(self, index: int, fields: list[Any]) -> int:
@@ -605,8 +628,8 @@ class Calls:
             return actor_id
         if index not in _COMMANDS:
             raise CallError(
-                f"the emulator does not support batch commands of type {index} (as numbered in CARLA's rpc/Command.h); "
-                "leave out this command"
+                f"the emulator does not support batch commands of type {shortened(index)} (as numbered in CARLA's "
+                "rpc/Command.h); leave out this command"
             )
         self._handlers[_COMMANDS[index]](*fields)
         return actor_id
@@ -622,9 +645,21 @@ class Calls:
         follow_ups = []
         if rest and isinstance(rest[-1], list):
             follow_ups = rest[-1]
+        # As in CARLA, a follow-up that fails does not make the spawn fail: the client must learn the actor's id.
         for [[index, following]] in follow_ups:
-            # carla.command.FutureActor stands in the field of the actor id: put the new actor there.
-            self._command(index, [actor.id, *following[1:]])
+            try:
+                # carla.command.FutureActor stands in the field of the actor id: put the new actor there.
+                self._command(index, [actor.id, *following[1:]])
+            except Exception as error:
+                show_traceback_if_debugging(error)
+                line = f"a command that follows a spawn in a batch has no effect: {shortened(error)}"
+                if index == _SET_AUTOPILOT:
+                    line = (
+                        "SetAutopilot after a spawn: the Traffic Manager of the client drives the vehicle; "
+                        "this has not been tested with the emulator"
+                    )
+                if self._once(f"follow-up {shortened(index)}", line):
+                    self._sim.complaints.append(line)
         return actor.id
 
 

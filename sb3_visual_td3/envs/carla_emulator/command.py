@@ -38,8 +38,8 @@ CARLA's towns, and the map that is loaded instead if --maps has no file of that 
 
 faults: {", ".join(KINDS)}
   KIND          from the start
-  KIND@TICK     once, at that tick
-  KIND@every:N  at every N-th tick
+  KIND@TICK     once, at that tick, counted from the connection of the first client
+  KIND@every:N  at every N-th tick, counted in the same way
   KIND=AMOUNT   seconds of a hang or of each slow tick, number of images to drop or truncate, or of spawns to refuse
                 (default: a hang lasts forever, a slow tick 0.2 s, and one image or spawn is affected)
 
@@ -53,7 +53,7 @@ examples:
   visual-td3 carla-emulator --fault hang=30@every:2000 --fault drop-frames=2@every:100
 
 Flags of CARLA's launcher are accepted: -carla-rpc-port=N sets the port, the others (-RenderOffScreen,
--quality-level=Low, ...) are ignored."""
+-quality-level=Low, ...) are listed and ignored."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -62,7 +62,10 @@ def run(arguments: Sequence[str]) -> int:
     :param arguments: the command line's arguments
     :return: the exit code
     """
-    settings = _parser().parse_args(_without_launcher_flags(arguments))
+    kept, ignored = _without_launcher_flags(arguments)
+    settings = _parser().parse_args(kept)
+    if ignored and not settings.quiet:
+        print(f"visual-td3 carla-emulator: ignored: {_with_hints(ignored, settings)}", file=sys.stderr)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     if settings.end_with is not None:
@@ -172,15 +175,30 @@ class _StoppedError(BaseException):
     """
 
 
-def _without_launcher_flags(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with CARLA's launcher flags translated or removed."""
-    kept = []
+def _without_launcher_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without the flags of CARLA's launcher, and the flags that were left out.
+
+    The flag of the port is translated.
+    """
+    kept, ignored = [], []
     for word in arguments:
         if word.startswith(_LAUNCHER_PORT):
             kept += ["--port", word.removeprefix(_LAUNCHER_PORT)]
         elif word == "-h" or not _LAUNCHER_FLAG.match(word):
             kept.append(word)
-    return kept
+        else:
+            ignored.append(word)
+    return kept, ignored
+
+
+def _with_hints(flags: Sequence[str], settings: argparse.Namespace) -> str:
+    """Return a list of flags that were ignored, with a hint for each that is an option with one dash too few."""
+    shown = []
+    for flag in flags:
+        name = flag[1:].partition("=")[0].replace("-", "_")
+        hint = f" (did you mean -{flag}?)" if name in settings else ""
+        shown.append(flag + hint)
+    return ", ".join(shown)
 
 
 def _checked(settings: argparse.Namespace) -> EmulatorSettings:
@@ -190,9 +208,11 @@ def _checked(settings: argparse.Namespace) -> EmulatorSettings:
     :raises ValueError: if an argument is out of range
     """
     try:
-        is_local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+        is_local = settings.host == "localhost" or ipaddress.IPv4Address(settings.host).is_loopback
     except ValueError:
         is_local = False
+    if ":" in settings.host:
+        raise ValueError(f"--host {settings.host}: expected an IPv4 address, such as 127.0.0.1")
     # Any client can spawn and destroy actors and load maps, and a message could exhaust the machine's memory.
     if not is_local and not settings.allow_remote:
         raise ValueError(
@@ -218,7 +238,7 @@ def _checked(settings: argparse.Namespace) -> EmulatorSettings:
 def _library(folder: str | None, lights_seed: int | None) -> MapLibrary:
     try:
         return MapLibrary(folder, lights_seed)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"--maps {error}") from error
 
 
@@ -229,7 +249,7 @@ def _first_map(name: str | None, maps: MapLibrary) -> str:
     if name.endswith(OPENDRIVE_SUFFIX):
         try:
             return maps.add_file(name)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ValueError(f"--map {error}") from error
     if name not in maps.names:
         raise ValueError(f"--map {name}: there is no such map; choose from {', '.join(maps.names)}")

@@ -42,9 +42,9 @@ class Fault(NamedTuple):
     def is_due(self, tick: int) -> bool:
         """Return whether the fault happens at this tick.
 
-        :param tick: counted from 1 at the server's start
+        :param tick: counted from 1 when the first client connects; 0 before that
         """
-        if self.is_active_from_start:
+        if self.is_active_from_start or tick == 0:
             return False
         if self.repeats:
             return tick % self.tick == 0
@@ -152,7 +152,7 @@ class ActiveFaults:
         return True
 
     def truncate(self, image: bytes) -> bytes:
-        """Return an image unchanged, or only about its first half if the fault "truncate-images" is active.
+        """Return an image unchanged, or cut it to half its length if the fault "truncate-images" is active.
 
         The cut falls between two pixels of four bytes. A cut inside a pixel would end the client's process.
 

@@ -33,6 +33,8 @@ _SKY_GREY = 150
 _MIN_HEIGHT_M = 0.05
 _MIN_FORWARD = 0.35
 _N_GROUND_LEVELS = 4
+# Large cameras are computed in bands of rows, because arrays of all rows would take gigabytes.
+_BAND_ROWS = 32
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
@@ -47,7 +49,8 @@ class _Strip(NamedTuple):
     first_row: int
     last_row: int
     mask: NDArray[np.bool_]
-    """True for the pixels that are drawn from this level of the raster, ``(last_row - first_row, columns) bool``."""
+    """True for the pixels that are drawn from this level of the raster, ``(last_row - first_row, columns) bool``; with
+    one column if it is the same in all columns."""
 
 
 class FreeCamera:
@@ -69,22 +72,14 @@ class FreeCamera:
         """The focal length in pixels."""
         self._up_m = max(_MIN_HEIGHT_M, up_m)
         self._axes = axes_of(Transform(pitch=pitch_deg, roll=roll_deg))
-        # All arrays are (height, width). Each pixel's ray is scaled so that its part along the camera's axis is 1. The
-        # depth of the ground is then the factor by which the ray must be multiplied to fall by the camera's height.
-        forward, right, up = self._rays(1)
-        self.is_sky = up >= 0.0
-        with np.errstate(divide="ignore"):
-            depth = np.where(self.is_sky, FAR_M, self._up_m / -up)
-        self._depth_m = np.minimum(depth, FAR_M).astype(np.float32)
-        self.distances_m = self._depth_m * np.sqrt(forward**2 + right**2 + up**2).astype(np.float32)
+        self.is_sky = np.empty((height, width), np.bool_)
+        self._depth_m, self._sky_rows, self._sky_columns = np.empty((3, height, width), np.float32)
+        self.distances_m = np.empty((height, width), np.float32)
         """Length of each pixel's ray up to the ground or the sky in metres, ``(height, width) float32``."""
-        self.sides = (right / np.maximum(np.abs(forward), 1e-6)).astype(np.float32)
+        self.sides = np.empty((height, width), np.float32)
         """Tangent of each pixel's horizontal angle to the heading, positive to the right, ``(height, width)``."""
-        # As in the camera of ``LiteDriving-v0``, an image row shows one height of the panorama from edge to edge: the
-        # row follows from up / forward. Far to the side, where forward approaches 0, forward is limited from below.
-        along = np.maximum(forward, _MIN_FORWARD * np.hypot(forward, right)) + 1e-9
-        self._sky_rows = np.clip(PANORAMA_ROWS * (1.0 - up / along) - 0.5, 0, PANORAMA_ROWS - 1).astype(np.float32)
-        self._sky_columns = (np.arctan2(-right, forward) / (2.0 * np.pi) * PANORAMA_COLUMNS).astype(np.float32)
+        for rows in _bands(height):
+            self._fill(rows)
         self._strips = self._choose_levels()
         self._panorama_tags: tuple[str, NDArray[np.uint8]] | None = None
         """The name of the last scene, and its panorama as semantic tags."""
@@ -140,29 +135,55 @@ class FreeCamera:
             np.copyto(tags, sky_tags, where=self.is_sky)
         return tags
 
-    def _rays(self, oversampling: int) -> tuple[NDArray[np.float64], ...]:
-        """Return the forward, right and up components of every sample's ray, relative to the heading.
+    def _fill(self, rows: slice) -> None:
+        """Compute some rows of the camera's arrays, which do not change from frame to frame."""
+        # Each pixel's ray is scaled so that its part along the camera's axis is 1. The depth of the ground is then the
+        # factor by which the ray must be multiplied to fall by the camera's height.
+        forward, right, up = (self._rays(component, rows, 1) for component in range(3))
+        self.is_sky[rows] = up >= 0.0
+        with np.errstate(divide="ignore"):
+            depth = np.where(up >= 0.0, FAR_M, self._up_m / -up)
+        self._depth_m[rows] = np.minimum(depth, FAR_M)
+        self.distances_m[rows] = self._depth_m[rows] * np.sqrt(forward**2 + right**2 + up**2).astype(np.float32)
+        self.sides[rows] = right / np.maximum(np.abs(forward), 1e-6)
+        # As in the camera of ``LiteDriving-v0``, an image row shows one height of the panorama from edge to edge: the
+        # row follows from up / forward. Far to the side, where forward approaches 0, forward is limited from below.
+        along = np.maximum(forward, _MIN_FORWARD * np.hypot(forward, right)) + 1e-9
+        self._sky_rows[rows] = np.clip(PANORAMA_ROWS * (1.0 - up / along) - 0.5, 0, PANORAMA_ROWS - 1)
+        self._sky_columns[rows] = np.arctan2(-right, forward) / (2.0 * np.pi) * PANORAMA_COLUMNS
 
-        :return: three arrays ``(height * oversampling, width * oversampling)``, scaled to 1 along the camera's axis
+    def _rays(self, component: int, rows: slice, oversampling: int) -> NDArray[np.float64]:
+        """Return the forward (0), right (1) or up (2) component of rays, relative to the heading.
+
+        :param component: number of the component
+        :param rows: the rows of samples
+        :param oversampling: number of samples along each side of a pixel
+        :return: ``(rows, width * oversampling)``, scaled to 1 along the camera's axis; ``(rows, 1)`` if the component
+            is the same in all columns, as the up component of a camera without roll
         """
-        n_columns, n_rows = self.width * oversampling, self.height * oversampling
+        axis, right, up = self._axes[:, component]
+        n_columns = self.width * oversampling if right else 1
         columns = ((np.arange(n_columns) + 0.5) / oversampling - 0.5 * self.width) / self.focal
-        rows = ((np.arange(n_rows) + 0.5) / oversampling - 0.5 * self.height) / self.focal
-        axis, right, up = self._axes
-        return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
+        heights = ((np.arange(rows.start, rows.stop) + 0.5) / oversampling - 0.5 * self.height) / self.focal
+        return np.asarray(axis + columns[None] * right - heights[:, None] * up)
 
     def _choose_levels(self) -> list[_Strip]:
         """Choose a resolution (mipmap level) of the ground raster for each part of the picture.
 
         A sample is drawn from the level whose texels are about as large as the sample's area on the ground.
         """
-        _, _, up = self._rays(_OVERSAMPLING)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            depth = np.where(up < 0.0, self._up_m / -up, np.inf)
-            # The longer side of the sample's footprint on the ground; in a flat view this is the side along the ray.
-            footprint_m = depth / (self.focal * _OVERSAMPLING) * np.maximum(1.0, depth / self._up_m)
-            levels = np.clip(np.rint(np.log2(footprint_m / TEXEL_M)), 0, _N_GROUND_LEVELS - 1)
-        levels[~(up < 0.0)] = -1  # sky, and NaN
+        bands = []
+        for band in _bands(self.height * _OVERSAMPLING):
+            up = self._rays(2, band, _OVERSAMPLING)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                depth = np.where(up < 0.0, self._up_m / -up, np.inf)
+                # The longer side of the sample's footprint on the ground; in a flat view this is the side along the
+                # ray.
+                footprint_m = depth / (self.focal * _OVERSAMPLING) * np.maximum(1.0, depth / self._up_m)
+                chosen = np.clip(np.rint(np.log2(footprint_m / TEXEL_M)), 0, _N_GROUND_LEVELS - 1)
+            chosen[~(up < 0.0)] = -1  # sky, and NaN
+            bands.append(chosen.astype(np.int8))
+        levels = np.concatenate(bands)
         strips = []
         for level in range(_N_GROUND_LEVELS):
             is_level = levels == level
@@ -227,6 +248,10 @@ class FreeCamera:
         columns = (self._sky_columns + shift) % np.float32(PANORAMA_COLUMNS)
         drawn = cv2.remap(panorama, columns, self._sky_rows, interpolation, borderMode=cv2.BORDER_WRAP)
         return np.asarray(drawn, np.uint8)
+
+
+def _bands(n_rows: int) -> list[slice]:
+    return [slice(first, min(first + _BAND_ROWS, n_rows)) for first in range(0, n_rows, _BAND_ROWS)]
 
 
 @lru_cache(maxsize=6)

@@ -5,6 +5,7 @@ A thread would not work, because the client holds Python's global interpreter lo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import selectors
@@ -79,6 +80,7 @@ class EmulatorControl:
 
 _READY = re.compile(r"listening on (\S+):(\d+) \(streams (\d+)\)")
 _STOP_TIMEOUT_S = 60.0
+_EXIT_TIMEOUT_S = 2.0
 
 
 class EmulatorProcess:
@@ -110,20 +112,28 @@ class EmulatorProcess:
     def start(self) -> None:
         """Start the emulator, on the same port as before if it was started before.
 
-        :raises RuntimeError: if the emulator does not listen in time
+        :raises RuntimeError: if the emulator does not listen in time, or runs already
         """
+        if self._process is not None:
+            if self._process.poll() is None:
+                raise RuntimeError(f"the emulator runs already, on port {self.port}: stop() it before you start() it")
+            self.kill()  # it has ended by itself: this only releases its resources
         # --end-with makes the emulator end with this process, even if this process is killed. A leftover server would
         # occupy its port, and a later test would connect to it.
         command = [*self._command, "--end-with", str(os.getpid()), "--port", str(self.port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        # Ctrl-C in the terminal must not reach the emulator: the cleanup of this process still needs it.
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self._process.stdout is not None
         line = _first_line(self._process.stdout, self._timeout_s)
         found = _READY.search(line)
         if found is None:
+            problem = f"within {self._timeout_s:g} s (its output: {line!r}); increase timeout_s"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # The process has closed its output, and is about to end.
+                code = self._process.wait(_EXIT_TIMEOUT_S)
+                problem = f"because it ended with exit code {code}; see its message above"
             self.kill()
-            raise RuntimeError(
-                f"the emulator did not listen within {self._timeout_s:g} s (its output: {line!r}); increase timeout_s"
-            )
+            raise RuntimeError(f"the emulator did not listen {problem}")
         self.port = int(found[2])
 
     def kill(self) -> None:

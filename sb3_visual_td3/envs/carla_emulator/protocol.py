@@ -112,7 +112,9 @@ class CallReader:
 def shortened(thing: object) -> str:
     """Return a description of any object in one short ASCII line, even if the object is large or deeply nested."""
     try:
-        if isinstance(thing, Exception):
+        if isinstance(thing, CallError):
+            text = str(thing)
+        elif isinstance(thing, Exception):
             text = f"{type(thing).__name__}: {thing}"
         else:
             text = _REPR.repr(thing)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.carla_emulator import cameras
-from sb3_visual_td3.envs.carla_emulator.actors import Actor, Hit
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, Hit, Prop, Vehicle
 from sb3_visual_td3.envs.carla_emulator.free_camera import ROAD, TERRAIN, axes_of
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     COLLISION_SENSOR,
@@ -82,7 +82,11 @@ def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor],
     :param actor_message: returns the msgpack form of an actor
     :return: the body; None if there is nothing to report
     """
-    others = [thing for thing in view.things if thing is not sensor.parent]
+    others = []
+    for thing in view.things:
+        is_in_the_air = isinstance(thing, Vehicle) and not thing.is_on_ground
+        if thing is not sensor.parent and not is_in_the_air:
+            others.append(thing)
     body: bytes | None = None
     if sensor.type_id in cameras.SENSOR_NUMBERS:
         body = cameras.image_message(sensor, view.scene, view.sky, view.things, view.tick, view.roadside)
@@ -157,6 +161,8 @@ class _Echo(NamedTuple):
 
 def _obstacle_ahead(sensor: Actor, things: Sequence[Actor]) -> tuple[Actor, float] | None:
     """Return the nearest vehicle, walker or prop ahead and its distance in metres; None if nothing is in range."""
+    if sensor.attributes.get("only_dynamics", "").lower() in {"true", "1"}:
+        things = [thing for thing in things if not isinstance(thing, Prop)]
     ahead = np.array([[1.0, 0.0, 0.0]])
     radius_m = sensor.float_attribute("hit_radius", 0.5)
     echo = _cast_rays(ahead, sensor.world_transform, things, grow_m=radius_m, has_ground=False)

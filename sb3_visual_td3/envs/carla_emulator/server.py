@@ -30,6 +30,9 @@ _CHUNK_BYTES = 65_536
 _SEND_TIMEOUT_S = 2.0
 # In asynchronous mode, ticks that follow a late tick make up for a delay of at most this much.
 _MAX_CATCH_UP_S = 0.02
+# The longest time between two ticks of asynchronous mode, also if ticks are longer: clients wait for the next tick, and
+# the whole server waits during a call that waits.
+_MAX_WAIT_S = 0.1
 _MAX_OPEN_FILES = 65_536
 _MAX_CONSOLE_LINES, _CONSOLE_LINES_PER_S = 100.0, 10.0
 
@@ -183,7 +186,7 @@ class EmulatorServer:
             settings.maps,
             has_carla_steering=settings.has_carla_steering,
         )
-        self._calls = Calls(self._simulation, self._streams, self.stream_port)
+        self._calls = Calls(self._simulation, self._streams, self.stream_port, self._tick_when_due)
         self._selector.register(call_listener, selectors.EVENT_READ, lambda _: self._accept(call_acceptor.accept))
         self._next_tick_s = 0.0
 
@@ -202,17 +205,22 @@ class EmulatorServer:
                     show_traceback_if_debugging(error)
                     self._console.say(f"continued after an error: {shortened(error)}")
             if not self._simulation.is_synchronous and time.monotonic() >= self._next_tick_s:
-                # The next tick is counted from the time at which this one was due, which keeps the average pace. After
-                # a long pause, lost ticks are skipped.
-                due_s = max(self._next_tick_s, time.monotonic() - _MAX_CATCH_UP_S)
-                self._next_tick_s = due_s + (self._simulation.step_s or DEFAULT_STEP_S)
                 try:
-                    self._simulation.tick()
+                    self._tick_when_due()
                 except Exception as error:
                     show_traceback_if_debugging(error)
                     self._console.say(f"a tick failed: {shortened(error)}")
             while self._simulation.complaints:
                 self._console.say(self._simulation.complaints.pop(0))
+
+    def _tick_when_due(self) -> None:
+        """Wait for the next tick of asynchronous mode, and simulate it."""
+        time.sleep(min(_MAX_WAIT_S, max(0.0, self._next_tick_s - time.monotonic())))
+        # The tick after this one is counted from the time at which this one was due, which keeps the average pace.
+        # After a long pause, lost ticks are skipped.
+        due_s = max(self._next_tick_s, time.monotonic() - _MAX_CATCH_UP_S)
+        self._next_tick_s = due_s + min(self._simulation.step_s or DEFAULT_STEP_S, _MAX_WAIT_S)
+        self._simulation.tick()
 
     def close(self) -> None:
         """Close all connections and both listeners."""
@@ -245,7 +253,7 @@ class EmulatorServer:
                 raise ConnectionError
             for call in reader.read(received):
                 self._wait_for_realtime(call.name)
-                result, complaint = self._calls.answer(call.name, call.arguments)
+                result, complaint = self._calls.answer(call.name, call.arguments, wants_response=call.wants_response)
                 if complaint:
                     self._console.say(complaint)
                 if call.wants_response:
@@ -259,7 +267,7 @@ class EmulatorServer:
             self._simulation.n_clients -= 1
 
     def _wait_for_realtime(self, call_name: str) -> None:
-        if self._settings.is_realtime and call_name == "tick_cue":
+        if self._settings.is_realtime and self._simulation.is_synchronous and call_name == "tick_cue":
             time.sleep(max(0.0, self._next_tick_s - time.monotonic()))
             self._next_tick_s = time.monotonic() + (self._simulation.step_s or DEFAULT_STEP_S)
 

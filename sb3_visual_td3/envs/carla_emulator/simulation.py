@@ -76,10 +76,18 @@ WORLD_STREAM = 1
 """The number of the stream of the world's state. Sensors have larger numbers."""
 DEFAULT_STEP_S = 0.05
 """The length of a tick when the client sets none (CARLA's variable time step)."""
+UNUSED_SETTINGS: tuple[bool | int | float, ...] = (True, 0.01, 10, 0.0, False, 3000.0, 2000.0, True)
+"""CARLA's defaults of the world settings that have no effect in the emulator.
+
+Substepping, maximum length and number of substeps, culling distance, deterministic ragdolls, tile streaming distance,
+actor active distance, spectator as ego.
+"""
 # The text of CARLA's own error, which users and scripts look for.
 _SPAWN_COLLISION = "Spawn failed because of collision at spawn position"
-# An actor that is spawned this far above the ground collides with nothing.
-_SPAWN_CLEARANCE_M = 5.0
+# A vehicle that is spawned this far above the ground collides with no other vehicle: some clients spawn vehicles high
+# above the map and then switch off their physics, as ``CarlaDriving-v0`` does at 30 m. The limit is above most hills of
+# CARLA's maps: the emulator's ground is flat, and a vehicle on a hill would otherwise count as one in the air.
+_SPAWN_CLEARANCE_M = 20.0
 # Tolerance for sums of tick lengths, so that a sensor with sensor_tick=0.1 measures in every second tick of 0.05 s.
 _TIME_TOLERANCE_S = 1e-6
 _MAX_ATTACHMENT_DEPTH = 16
@@ -122,11 +130,15 @@ class Simulation:
                 self.active_faults.activate(fault.kind, fault.amount)
         self.frame = 0
         self.n_ticks = 0
+        # The number of ticks since the first client connected: only these count for planned faults.
+        self._n_fault_ticks = 0
         self.seconds = 0.0
+        """The simulated time since the beginning of the episode."""
         self.episode_id = 0
         self.is_synchronous = False
         self.step_s: float | None = None
         self.has_cameras_off = False
+        self.unused_settings = UNUSED_SETTINGS
         self.gravity_mps2 = GRAVITY_MPS2
         """The gravity that inertial sensors measure, in m/s^2."""
         self.n_clients = 0
@@ -157,11 +169,13 @@ class Simulation:
         # new episode id in the stream makes the client drop its actors.
         self._streams.keep(WORLD_STREAM, None)
         self.episode_id += 1
+        self.seconds, self.gravity_mps2 = 0.0, GRAVITY_MPS2
         self.actors, self._reported, self._solid, self._sensors = {}, {}, {}, {}
         self._collisions = Collisions()
         self.weather = CLEAR_NOON
         if reset_settings:
             self.is_synchronous, self.step_s, self.has_cameras_off = False, None, False
+            self.unused_settings = UNUSED_SETTINGS
         above_first_spawn_point = self.map.spawn_points[0]._replace(z=20.0, pitch=-30.0)
         self.spectator = self._add(Actor(next(self._ids), [0, "spectator", []], above_first_spawn_point))
         self.roadside = Roadside(self.map.graph)
@@ -170,9 +184,13 @@ class Simulation:
         self._traffic.is_closed = self._is_red
         self._traffic.spawn(self.map.graph, self.map.spawn_points[0], self._spawn_vehicle)
 
-    def _is_red(self, segment: int) -> bool:
-        """Return whether vehicles must stop at a light at the end of a lane."""
-        return self.roadside.lights.stop_ahead_m(segment) is not None
+    def _is_red(self, segment: int, way: Sequence[int]) -> bool:
+        """Return whether vehicles must stop at a light at the end of a lane.
+
+        :param segment: the lane
+        :param way: the lanes that the vehicle takes through the junction after the lane
+        """
+        return self.roadside.lights.stop_ahead_m(segment, way=way) is not None
 
     @property
     def weather(self) -> Sequence[float]:
@@ -248,26 +266,48 @@ class Simulation:
             if _attachment_depth(parent) >= _MAX_ATTACHMENT_DEPTH:
                 raise CallError(f"Spawn failed: more than {_MAX_ATTACHMENT_DEPTH} actors would be attached in a chain")
         if type_id.startswith("vehicle."):
-            return self._spawn_vehicle(description, transform, parent)
+            if parent is not None:
+                raise CallError(
+                    "Spawn failed: the emulator cannot attach a vehicle to another actor; spawn it without attach_to"
+                )
+            return self._spawn_vehicle(description, transform)
         actor_id = next(self._ids)
         if type_id.startswith("static."):
-            return self._add(Prop(actor_id, description, transform, parent))
+            return self._add_solid(Prop(actor_id, description, transform, parent), transform)
         if type_id.startswith("walker."):
-            return self._add(Walker(actor_id, description, transform, parent))
+            return self._add_solid(Walker(actor_id, description, transform, parent), transform)
         # A lane invasion sensor has no stream: CARLA's client detects lane invasions itself.
         stream_id = None
         if sensor_number_of(type_id) is not None:
             stream_id = WORLD_STREAM + actor_id
         return self._add(Actor(actor_id, description, transform, parent, stream_id, self._stream_port, self.seconds))
 
-    def _spawn_vehicle(self, description: list[Any], transform: Transform, parent: Actor | None = None) -> Vehicle:
-        vehicle = Vehicle(next(self._ids), description, transform, parent, steers_like_carla=self._has_carla_steering)
-        if transform.z < _SPAWN_CLEARANCE_M:
-            for other in self.vehicles:
-                if other.is_on_ground and boxes_overlap(vehicle.box, other.box):
-                    raise CallError(_SPAWN_COLLISION)
-        self._add(vehicle)
+    def _spawn_vehicle(self, description: list[Any], transform: Transform) -> Vehicle:
+        vehicle = Vehicle(next(self._ids), description, transform, steers_like_carla=self._has_carla_steering)
+        self._add_solid(vehicle, transform)
         return vehicle
+
+    def _add_solid(self, actor: Vehicle | Walker | Prop, transform: Transform) -> Actor:
+        """Add a new actor to the world.
+
+        :param actor: the new actor
+        :param transform: where the client spawns it; vehicles and walkers then stand on the ground
+        :raises CallError: if the actor would overlap another one
+        """
+        box = actor.box
+        if box is not None and actor.parent is None:
+            for other in self._solid.values():
+                other_box = other.box
+                if other_box is None or not boxes_overlap(box, other_box):
+                    continue
+                if isinstance(actor, Vehicle) and isinstance(other, Vehicle):
+                    has_same_height = transform.z < _SPAWN_CLEARANCE_M and other.is_on_ground
+                else:
+                    rise_m = _middle_m(actor, transform.z) - _middle_m(other, other.world_transform.z)
+                    has_same_height = abs(rise_m) < actor.extent_m[2] + other.extent_m[2]
+                if has_same_height:
+                    raise CallError(_SPAWN_COLLISION)
+        return self._add(actor)
 
     def _add(self, actor: Actor) -> Actor:
         self.actors[actor.id] = self._reported[actor.id] = actor
@@ -317,8 +357,10 @@ class Simulation:
         :return: number of the frame
         """
         self.n_ticks += 1
+        if self.n_clients or self._n_fault_ticks:
+            self._n_fault_ticks += 1
         for fault in self._planned_faults:
-            if fault.is_due(self.n_ticks):
+            if fault.is_due(self._n_fault_ticks):
                 self.active_faults.activate(fault.kind, fault.amount)
         self.active_faults.delay_tick()
         step_s = self.step_s or DEFAULT_STEP_S
@@ -410,9 +452,11 @@ class Simulation:
         ):
             return last.packed
         shown: tuple[float, float, float, float, float, float] = place
-        if isinstance(actor, Vehicle) and place.z == 0.0:
-            x, y, _, pitch, yaw, roll = place
-            shown = (x, y, _RIDE_HEIGHT_M, pitch + _PITCH_DEG, yaw, roll)
+        if isinstance(actor, Vehicle):
+            _, _, z, pitch, _, roll = actor.transform
+            if actor.has_physics or not (z or pitch or roll):
+                z, pitch, roll = _RIDE_HEIGHT_M, _PITCH_DEG, 0.0
+            shown = (place.x, place.y, z, pitch, place.yaw, roll)
         # CARLA's yaw is positive to the right.
         yaw_rate_deg_s = -math.degrees(actor.yaw_rate_rad_s)
         state = actor_state(actor.id, shown, actor.velocity, actor.acceleration, yaw_rate_deg_s, type_state)
@@ -429,6 +473,12 @@ class Simulation:
         if light is None:
             return vehicle_state(vehicle.control, limit_kmh)
         return vehicle_state(vehicle.control, limit_kmh, LIGHT_COLOURS.index(light.colour), light.id)
+
+
+def _middle_m(actor: Actor, z_m: float) -> float:
+    """Return the height of the middle of an actor whose origin is at a height of ``z_m``."""
+    _, _, above_origin_m = actor.bounding_box()[0]
+    return z_m + float(above_origin_m)
 
 
 def _attachment_depth(actor: Actor) -> int:

@@ -47,7 +47,7 @@ def live(port, kind, n):
         os._exit(0)
     answer, n_calls = Calls.answer, 0
 
-    def answer_until_death(self, name, arguments):
+    def answer_until_death(self, name, arguments, **options):
         nonlocal n_calls
         n_calls += 1
         if n_calls >= n:
@@ -55,7 +55,7 @@ def live(port, kind, n):
             if kind == "hang":
                 time.sleep(0.5)
             os._exit(1)
-        return answer(self, name, arguments)
+        return answer(self, name, arguments, **options)
 
     if kind != "live":
         Calls.answer = answer_until_death

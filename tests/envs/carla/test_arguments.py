@@ -19,7 +19,10 @@ from sb3_visual_td3.envs.road.shapes import Pose
 
 INVALID = [
     ({"town": "Town01", "maps": "train"}, "expected only one of them"),
+    ({"town": 5}, "town=5: expected the names of maps"),
     ({"maps": []}, "names of maps"),
+    ({"maps": ["", "Town01"]}, "names of maps"),
+    ({"maps": ["Town01", "/Game/Carla/Maps/Town01"]}, "each once"),
     ({"maps": ["Town01", "Town01"]}, "each once"),
     ({"maps": np.array([1, 2])}, "maps=array([1, 2]"),
     ({"spawn": np.array([1, 2]), "route": "random"}, "spawn=array([1, 2]"),
@@ -49,6 +52,7 @@ INVALID = [
     ({"frame_stack": 0}, "frame_stack=0"),
     ({"seed": -1}, "seed=-1"),
     ({"shares_server": 1}, "shares_server=1"),
+    ({"shares_server": True, "command": "x"}, "shares_server=True and a command"),
 ]
 
 
@@ -63,7 +67,10 @@ def test_maps_can_be_a_town_several_towns_or_a_group():
         return gym.make("CarlaDriving-v0", **kwargs).unwrapped.maps
 
     assert maps() == ("",)
+    assert maps(town="") == maps(maps="") == ("",)
     assert maps(town="Town05") == ("Town05",)
+    assert maps(town="/Game/Carla/Maps/Town05") == ("Town05",)
+    assert maps(maps="Carla/Maps/Town05") == ("Town05",)
     assert maps(maps="held_out") == ("Town02",)
     assert maps(maps=["Town01", "Town07"]) == ("Town01", "Town07")
 
@@ -98,6 +105,18 @@ def test_port_is_inserted_or_appended_to_the_command():
         "-carla-rpc-port=2004",
     ]
     assert launch_command("emulator --port {port} --x 'a b'", 7) == ["emulator", "--port", "7", "--x", "a b"]
+
+
+def test_home_and_variables_in_the_command_are_replaced_as_in_a_shell(monkeypatch):
+    monkeypatch.setenv("CARLA_ROOT", "/opt/carla 0.9.15")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("UNKNOWN", raising=False)
+    assert launch_command('"$CARLA_ROOT/CarlaUE4.sh" -log=${UNKNOWN} {port}', 7) == [
+        "/opt/carla 0.9.15/CarlaUE4.sh",
+        "-log=${UNKNOWN}",
+        "7",
+    ]
+    assert launch_command("~/carla/CarlaUE4.sh {port}", 7) == ["/home/me/carla/CarlaUE4.sh", "7"]
 
 
 def test_error_of_an_ended_simulator_contains_its_output():

@@ -1,5 +1,6 @@
 """CarlaDriving-v0 through the genuine client, on the emulator."""
 
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.envs.carla.connection import Connection
 from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
 from sb3_visual_td3.envs.drivers import PurePursuitDriver
 from tests.envs.carla.conftest import EMULATOR
@@ -353,3 +355,23 @@ def test_package_imports_without_carla():
         "import sys; sys.modules['carla'] = None; import gymnasium as gym, sb3_visual_td3; gym.make('CarlaDriving-v0')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+SLOPE = """<OpenDRIVE><header revMajor="1" revMinor="4" name="" version="1" north="0" south="0" east="0" west="0"/>
+<road name="" length="150" id="1" junction="-1"><link/><planView><geometry s="0" x="0" y="0" hdg="0" length="150">
+<arc curvature="0.02"/></geometry></planView><elevationProfile><elevation s="0" a="200" b="0.1" c="0" d="0"/>
+</elevationProfile><lanes><laneSection s="0"><center><lane id="0" type="none" level="false"/></center><right>
+<lane id="-1" type="driving" level="false"><link/><width sOffset="0" a="3.5" b="0" c="0" d="0"/></lane></right>
+</laneSection></lanes></road></OpenDRIVE>"""
+
+
+def test_vehicles_are_placed_on_the_road_on_a_slope_high_above_zero():
+    import carla
+
+    connection = Connection.__new__(Connection)  # the height needs no server
+    connection._carla, connection.map = carla, carla.Map("slope", SLOPE)
+    for along_m in range(20, 150, 10):
+        on_lane = connection.map.get_waypoint_xodr(1, -1, along_m).transform
+        height_m, pitch_deg = connection.ground(on_lane.location.x, on_lane.location.y)
+        assert height_m == pytest.approx(200.0 + 0.1 * along_m, abs=0.02)
+        assert pitch_deg == pytest.approx(math.degrees(math.atan(0.1)), abs=0.1)

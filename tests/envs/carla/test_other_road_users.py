@@ -99,7 +99,7 @@ def test_cars_stop_at_red_lights_of_the_server():
         cars, graph = world._cars.traffic.cars, world._graph(world._connection)
         n_entered, n_stopped = 0, 0
         for _ in range(300):
-            before = [(car.path[0], car.speed_mps, world._is_closed(car.path[0])) for car in cars]
+            before = [(car.path[0], car.speed_mps, world._is_closed(car.path[0], car.path)) for car in cars]
             env.step(np.array([0.0, -1.0], np.float32))
             for car, (segment, speed_mps, is_red) in zip(cars, before, strict=True):
                 if car.path[0] != segment and graph.segments[car.path[0]].junction != NO_JUNCTION:

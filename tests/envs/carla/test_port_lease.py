@@ -1,6 +1,8 @@
 """Leases of ports, which are files in a folder in which other users of the machine can create files too."""
 
+import copy
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -57,6 +59,17 @@ def test_folder_is_private_and_removed_with_the_last_lease(shared, folder):
     first.release()
     assert [path.name for path in folder.iterdir()] == [f"carla-{HOST}-{PORT + 4}.lock"]
     second.release()
+    assert list(shared.iterdir()) == []
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_lease_is_not_copied_because_the_copy_would_release_it(shared, duplicate):
+    lease = lease_running(HOST, [PORT])
+    with pytest.raises(TypeError, match=f"port {PORT} cannot be copied.*make another environment"):
+        duplicate(lease)
+    with pytest.raises(SimulatorUnusableError):
+        lease_running(HOST, [PORT])
+    lease.release()
     assert list(shared.iterdir()) == []
 
 

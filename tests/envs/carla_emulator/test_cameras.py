@@ -1,5 +1,7 @@
 """The images of the emulator's cameras, without a client."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
 from sb3_visual_td3.envs.carla_emulator.actors import Actor, Vehicle, Walker, attached_transform
 from sb3_visual_td3.envs.carla_emulator.cameras import image_message
-from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, ROAD, ROAD_LINE, SKY, axes_of
+from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, ROAD, ROAD_LINE, SKY, FreeCamera, axes_of
 from sb3_visual_td3.envs.carla_emulator.protocol import Transform
 from sb3_visual_td3.envs.carla_emulator.simulation import CLEAR_NOON, sky_of
 from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tint
@@ -122,6 +124,17 @@ def test_ground_depth_equals_ray_plane_intersection(scene, pitch, roll):
         ray = forward + (column + 0.5 - 40.0) / 40.0 * right - (row + 0.5 - 30.0) / 40.0 * up
         expected = min(FAR_M, 3.0 / -ray[2]) if ray[2] < 0.0 else FAR_M
         assert depth[row, column] == pytest.approx(expected, rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize(("roll", "bytes_per_pixel"), [(0.0, 40), (30.0, 60)])
+def test_camera_needs_little_memory_for_each_pixel(roll, bytes_per_pixel):
+    tracemalloc.start()
+    try:
+        FreeCamera(480, 640, 90.0, 2.4, -5.0, roll)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < bytes_per_pixel * 480 * 640
 
 
 @pytest.mark.parametrize("at", [Transform(2.0, 0.0, 1.5), Transform(-5.5, 0.0, 2.8, -15.0)])

@@ -45,6 +45,36 @@ def test_server_starts_in_asynchronous_mode_and_ticks_in_real_time(own_emulator)
         assert time.monotonic() - begin >= 0.85  # a busy machine is slower
 
 
+def test_clients_cannot_speed_up_the_clock_of_asynchronous_mode(own_emulator):
+    with WireClient(own_emulator.port) as client:
+        stream = world_stream(client)
+        before = stream.next()
+        begin = time.monotonic()
+        walkers = []
+        for x in range(10):
+            walkers.append(client.spawn("walker.pedestrian.0001", (3.0 * x, 0.0, 1.0, 0.0, 0.0, 0.0))[0])
+            frame = client.tick()
+            client.raw("apply_batch", [], True)
+        while (message := stream.next())[1] < frame:
+            pass
+        passed_s = message[2] - before[2]
+        assert 0.3 < passed_s < time.monotonic() - begin + 0.2
+        assert set(walkers) <= set(actors_of(message[4]))
+
+
+def test_clients_do_not_wait_long_for_a_long_tick_of_asynchronous_mode(own_emulator):
+    with WireClient(own_emulator.port) as client:
+        stream = world_stream(client)
+        settings = client.call("get_episode_settings")
+        client.call("set_episode_settings", [False, False, [True, 10.0], *settings[3:]])
+        begin = time.monotonic()
+        first = stream.next()
+        while (message := stream.next())[2] < first[2] + 30.0:
+            pass
+        assert time.monotonic() - begin < 15.0
+        assert message[1] - first[1] <= 4
+
+
 def test_synchronous_server_sends_the_world_state_before_it_answers_a_tick(client, emulator):
     stream = world_stream(client)
     frame = stream.settle(client)[1]
@@ -53,6 +83,21 @@ def test_synchronous_server_sends_the_world_state_before_it_answers_a_tick(clien
     for _ in range(100):
         frame = client.tick()
         assert stream.next()[1] == frame, "the world state arrived before the response"
+
+
+def test_settings_without_effect_are_read_back_until_an_episode_resets_them(client, map_name):
+    defaults = client.call("get_episode_settings")
+    assert defaults[3:] == [True, 0.01, 10, 0.0, False, 3000.0, 2000.0, True]
+    changed = [True, False, [True, 0.05], False, 0.005, 16, 77.0, True, 500.0, 1000.0, False]
+    client.call("set_episode_settings", changed)
+    assert client.call("get_episode_settings") == changed
+    with pytest.raises(RuntimeError, match="expected a setting"):
+        client.call("set_episode_settings", [*changed[:4], "x"])
+    assert client.call("get_episode_settings") == changed
+    client.call("load_new_episode", map_name, False, 65_535)
+    assert client.call("get_episode_settings") == changed
+    client.call("load_new_episode", map_name, True, 65_535)
+    assert client.call("get_episode_settings")[3:] == defaults[3:]
 
 
 @pytest.mark.parametrize("step_s", [0.05, 1.0 / 30.0, 0.01])
@@ -138,6 +183,23 @@ def test_calls_without_support_are_named_once(capfd):
     for part in ("unknown call 'make_coffee'", "get_environment_objects returns an empty list", "draw_debug_shape is"):
         assert sum(part in line for line in lines) == 1, part
     assert not any("query_lights_state" in line for line in lines), "the client makes this call by itself"
+
+
+def test_console_reports_errors_of_calls_for_whose_answer_the_client_does_not_wait(capfd):
+    with EmulatorProcess("train_0") as emulator, WireClient(emulator.port) as client:
+        for _ in range(2):
+            client.send("add_actor_impulse", 1, [1.0, 0.0, 0.0])
+            client.send("set_actor_target_velocity", 1, [1e6, 0.0, 0.0])
+            client.send("apply_batch", [[[1, [999]]]], False)
+        with pytest.raises(RuntimeError, match="999"):
+            client.call("apply_control_to_vehicle", 999, [0.0] * 3 + [False] * 3 + [0])
+        client.send("version")
+        assert client.call("version") == "0.9.16"
+    assert capfd.readouterr().err.splitlines() == [
+        "carla-emulator: unknown call 'add_actor_impulse' has no effect; the client does not wait for an answer",
+        "carla-emulator: set_actor_target_velocity: 1000000.0: expected a number between -10000 and 10000",
+        "carla-emulator: apply_batch: unable to destroy actor 999: not found",
+    ]
 
 
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), b"\xc1", b"\x94\x00\x01"])
@@ -261,6 +323,9 @@ def test_port_in_use_is_reported_in_one_line(emulator):
         (["--map", "Atlantis"], "Town01"),
         (["--host", "0.0.0.0"], "--allow-remote"),
         (["--host", "example.com"], "--allow-remote"),
+        (["--host", "::1"], "expected an IPv4 address"),
+        (["--map", "b" * 300 + ".xodr"], "--map "),
+        (["--maps", "b" * 300], "--maps "),
         (["--fault", "boom@3"], "drop-frames"),
         (["--fault", "die"], "hang and die need @TICK or @every:N"),
         (["--cars", "101"], "0 to 100"),
@@ -325,15 +390,20 @@ def test_flags_of_carlas_launcher_are_accepted():
     port = free_pair_of_ports()
     command = [sys.executable, "-m", "sb3_visual_td3.envs.carla_emulator", "-RenderOffScreen", "-quality-level=Low"]
     command += [f"-carla-rpc-port={port}", "-nosound", "-benchmark", "-fps=20"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command += ["-map=Town02"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == (
             f"carla-emulator: listening on 127.0.0.1:{port} (streams {port + 1}), map train_0\n"
         )
     finally:
         process.terminate()
-        assert process.wait(TIMEOUT_S) == 0
-        process.stdout.close()
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0
+    assert errors == (
+        "visual-td3 carla-emulator: ignored: -RenderOffScreen, -quality-level=Low, -nosound, -benchmark, -fps=20, "
+        "-map=Town02 (did you mean --map=Town02?)\n"
+    )
 
 
 def test_realtime_slows_synchronous_ticks_to_the_clock():
@@ -485,9 +555,24 @@ def test_killed_emulator_restarts_on_its_port(own_emulator, map_name):
         emulator.stop()
 
 
+def test_ctrl_c_in_the_terminal_does_not_reach_the_emulator(emulator):
+    assert os.getpgid(emulator.pid) != os.getpgid(0), "a terminal sends SIGINT to its foreground process group"
+
+
 def test_failed_start_raises():
-    with pytest.raises(RuntimeError, match="did not listen"):
+    with pytest.raises(RuntimeError, match="did not listen because it ended with exit code 2; see its message above"):
         EmulatorProcess("Atlantis").start()
+
+
+def test_running_emulator_cannot_be_started_again_but_one_that_has_died_can(own_emulator):
+    pid = own_emulator.pid
+    with pytest.raises(RuntimeError, match=f"runs already, on port {own_emulator.port}"):
+        own_emulator.start()
+    assert own_emulator.pid == pid
+    own_emulator.control.fault("die")
+    assert own_emulator._process.wait(TIMEOUT_S) == 1
+    own_emulator.start()
+    assert own_emulator.control.status()["frame"] >= 0
 
 
 def test_traffic_moves_and_brakes_for_an_obstacle():

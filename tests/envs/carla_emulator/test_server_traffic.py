@@ -189,7 +189,7 @@ def test_cars_wait_while_junctions_are_closed_to_traffic_and_drive_when_opened()
     junctions = [segment.junction != NO_JUNCTION for segment in sim.map.graph.segments]
     for _ in range(400):  # those that are within a junction leave it
         sim.tick()
-    traffic.is_closed = lambda segment: True
+    traffic.is_closed = lambda segment, way: True
     for _ in range(1_200):
         sim.tick()
     for car in traffic.cars:
@@ -197,7 +197,7 @@ def test_cars_wait_while_junctions_are_closed_to_traffic_and_drive_when_opened()
         assert car.speed_mps < 0.05
         to_line_m = sim.map.graph.segments[car.path[0]].length_m - car.along_m - car.half_length_m
         assert 0.5 < to_line_m < 60.0
-    traffic.is_closed = lambda segment: False
+    traffic.is_closed = lambda segment, way: False
     travelled = drive_and_measure(sim, 400)
     assert min(travelled.values()) > 20.0
 

@@ -11,8 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sb3_visual_td3.envs.backend import Control
+from sb3_visual_td3.envs.carla.ego import _SPAWN_ABOVE_M
 from sb3_visual_td3.envs.carla_emulator.actors import Prop, Vehicle, Walker, _touches
-from sb3_visual_td3.envs.carla_emulator.calls import ActorCalls
+from sb3_visual_td3.envs.carla_emulator.calls import ActorCalls, Calls
+from sb3_visual_td3.envs.carla_emulator.faults import parse_fault
 from sb3_visual_td3.envs.carla_emulator.protocol import AckermannControl, CallError, Transform, VehicleControl
 from sb3_visual_td3.envs.carla_emulator.sensing import geolocation
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
@@ -55,7 +57,7 @@ controls = st.builds(
     st.sampled_from([0.0, 0.0, 0.3, 1.0]),
     st.booleans(),
     reverse=st.just(False),
-    gear=st.just(0),
+    gear=st.just(1),
 )
 
 
@@ -87,6 +89,37 @@ def test_reversing_mirrors_driving_ahead(sim):
     assert abs(vehicle.motion.y_m) == pytest.approx(abs(twin.motion.y_m), abs=1e-9)
     assert vehicle.velocity[0] == pytest.approx(-twin.velocity[0], abs=1e-9)
     assert vehicle.yaw_rate_rad_s == pytest.approx(twin.yaw_rate_rad_s, abs=1e-9)
+
+
+@pytest.mark.parametrize("is_reverse", [False, True])
+def test_manual_gear_decides_the_direction_alone(is_reverse):
+    automatic = {1: VehicleControl(0.5), 0: VehicleControl(), -1: VehicleControl(0.5, reverse=True)}
+    for gear, equal in automatic.items():
+        moved = []
+        for control in (VehicleControl(0.5, reverse=is_reverse, manual_gear_shift=True, gear=gear), equal):
+            sim = Simulation("train_0", Streams(), 2001)
+            vehicle = car(sim)
+            vehicle.control = control
+            for _ in range(20):
+                sim.tick()
+            moved.append(vehicle.motion.x_m)
+        assert moved[0] == moved[1]
+        assert np.sign(round(moved[0], 6)) == gear
+
+
+def test_constant_and_target_velocity_backwards(sim):
+    vehicle, calls = car(sim), ActorCalls(sim)
+    calls.on_enable_actor_constant_velocity(vehicle.id, [-5.0, 0.0, 0.0])
+    for _ in range(20):
+        sim.tick()
+    assert vehicle.motion.x_m == pytest.approx(-5.0, abs=0.1)
+    assert vehicle.velocity == pytest.approx((-5.0, 0.0, 0.0))
+    calls.on_disable_actor_constant_velocity(vehicle.id)
+    vehicle.set_transform(Transform(0.0, 0.0, 0.0, 0.0, 90.0))
+    calls.on_set_actor_target_velocity(vehicle.id, [0.0, -5.0, 0.0])
+    assert vehicle.velocity == pytest.approx((0.0, -5.0, 0.0))
+    sim.tick()
+    assert -5.0 < vehicle.velocity[1] < -4.8, "only drag slows it down"
 
 
 def test_reverse_gear_brakes_a_moving_car_first(sim):
@@ -182,6 +215,32 @@ def test_vehicle_parked_in_the_air_touches_nothing_and_falls_with_physics(sim):
     assert above.world_transform.z == 0.0
 
 
+def test_vehicle_without_physics_reports_the_pose_that_was_set_until_it_has_physics_again(sim):
+    vehicle = car(sim)
+
+    def reported():
+        sim.tick()
+        last = [payload for number, payload in sim._streams.sent if number == 1][-1]
+        return struct.unpack_from("<6f", last[-119:], 5)
+
+    level = pytest.approx((0.0, 0.0, 0.002, 0.05, 0.0, 0.0))
+    assert reported() == level
+    vehicle.set_physics(False)
+    assert reported() == level
+    for pose in ((4.0, 1.0, 1.5, 20.0, 30.0, -3.0), (4.0, 1.0, 4.0, 20.0, 30.0, -3.0), (0.0, 0.0, 0.4, 0.0, 0.0, 0.0)):
+        vehicle.set_transform(Transform(*pose))
+        for _ in range(3):
+            assert reported() == pytest.approx(pose)
+    assert vehicle.is_on_ground
+    vehicle.set_transform(Transform(4.0, 1.0, 1.5, 20.0, 30.0, -3.0))
+    ActorCalls(sim).on_set_actor_location(vehicle.id, [5.0, 2.0, 0.5])
+    assert reported() == pytest.approx((5.0, 2.0, 0.5, 20.0, 30.0, -3.0))
+    vehicle.set_transform(Transform())
+    vehicle.set_physics(True)
+    for _ in range(3):
+        assert reported() == level
+
+
 def test_teleport_without_physics_gives_no_velocity(sim):
     vehicle = car(sim)
     vehicle.set_physics(False)
@@ -201,6 +260,133 @@ def test_actor_stays_in_place_when_its_parent_is_destroyed(sim):
     assert sim.destroy(vehicle.id)
     assert child.world_transform == pytest.approx(at)
     assert sim.actor_message(child)[1] == 0
+
+
+def test_attached_actor_is_moved_relative_to_its_parent_and_stays_attached(sim):
+    vehicle, calls = car(sim, 3.0, 4.0, 90.0), ActorCalls(sim)
+    child = sim.spawn([0, "sensor.other.gnss", []], Transform(1.0, 0.0, 2.0), vehicle.id)
+    calls.on_set_actor_transform(child.id, [[-5.0, 0.0, 2.8], [-10.0, 20.0, 0.0]])
+    assert child.world_transform == pytest.approx((3.0, -1.0, 2.8, -10.0, 110.0, 0.0))
+    calls.on_set_actor_location(child.id, [0.0, 1.0, 2.0])
+    assert child.world_transform == pytest.approx((2.0, 4.0, 2.0, -10.0, 110.0, 0.0))
+    vehicle.set_transform(Transform(13.0, 4.0, 0.0, 0.0, 90.0))
+    assert child.world_transform == pytest.approx((12.0, 4.0, 2.0, -10.0, 110.0, 0.0))
+    assert sim.actor_message(child)[1] == vehicle.id
+
+
+def measured(sim, type_id, attributes=()):
+    """Return the body that a sensor on a new vehicle at the origin measures in one tick; None if it sends nothing."""
+    vehicle = car(sim)
+    sensor = sim.spawn([0, type_id, list(attributes)], Transform(2.5, 0.0, 0.5), vehicle.id)
+    sim._streams.sent.clear()
+    sim.tick()
+    sim.destroy(vehicle.id)
+    return next((payload[48:] for stream, payload in sim._streams.sent if stream == sensor.stream_id and payload), None)
+
+
+def test_rays_do_not_hit_a_vehicle_in_the_air(sim):
+    other = car(sim, 12.0)
+    other.set_physics(False)
+    distance = ["distance", 3, "20"]
+    ray_range = ["range", 3, "50"]
+    for z, is_seen in ((0.0, True), (60.0, False)):
+        other.set_transform(Transform(12.0, 0.0, z))
+        assert (measured(sim, "sensor.other.obstacle", [distance]) is not None) == is_seen
+        points = measured(sim, "sensor.lidar.ray_cast_semantic", [ray_range])[8 + 4 * 32 :]
+        ids = np.frombuffer(points, np.uint32).reshape(-1, 6)[:, 4]
+        assert (other.id in ids) == is_seen
+
+
+@pytest.mark.parametrize("type_id", ["static.prop.streetbarrier", "vehicle.audi.tt", "walker.pedestrian.0001"])
+def test_obstacle_sensor_for_dynamic_objects_does_not_report_props(sim, type_id):
+    sim.spawn([0, type_id, []], Transform(10.0))
+    distance = ["distance", 3, "20"]
+    assert measured(sim, "sensor.other.obstacle", [distance]) is not None
+    only_dynamics = ["only_dynamics", 1, "true"]
+    is_prop = type_id.startswith("static.")
+    assert (measured(sim, "sensor.other.obstacle", [distance, only_dynamics]) is None) == is_prop
+
+
+SOLID = ("vehicle.audi.tt", "walker.pedestrian.0001", "static.prop.container")
+
+
+@pytest.mark.parametrize("there", SOLID)
+@pytest.mark.parametrize("new", SOLID)
+def test_solid_actor_cannot_be_spawned_inside_another_one(sim, there, new):
+    sim.spawn([0, there, []], Transform(5.0, 5.0, 0.5))
+    with pytest.raises(CallError, match="Spawn failed because of collision at spawn position"):
+        sim.spawn([0, new, []], Transform(5.1, 5.1, 0.5))
+    assert len(sim._solid) == 1
+    sim.spawn([0, new, []], Transform(12.0, 5.0, 0.5))
+    sim.spawn([0, "static.prop.dirtdebris01", []], Transform(), sim.actors[next(iter(sim._solid))].id)
+
+
+@pytest.mark.parametrize(
+    ("there", "new", "z", "can_spawn"),
+    [
+        ("vehicle.audi.tt", "vehicle.audi.tt", 12.0, False),  # both stand on a hill of the original map
+        ("vehicle.audi.tt", "vehicle.audi.tt", 30.0, True),
+        ("vehicle.audi.tt", "walker.pedestrian.0001", 10.0, True),
+        ("vehicle.audi.tt", "static.prop.trafficcone01", 3.0, True),
+        ("walker.pedestrian.0001", "vehicle.audi.tt", 10.0, True),
+        ("static.prop.trafficcone01", "static.prop.trafficcone01", 0.73, False),
+        ("static.prop.trafficcone01", "static.prop.trafficcone01", 0.75, True),
+        ("static.prop.trafficcone01", "walker.pedestrian.0001", 1.6, False),  # a walker's origin is its middle
+        ("static.prop.trafficcone01", "walker.pedestrian.0001", 1.7, True),
+    ],
+)
+def test_solid_actor_can_be_spawned_above_another_one(sim, there, new, z, can_spawn):
+    sim.spawn([0, there, []], Transform(5.0, 5.0, 0.0))
+    if can_spawn:
+        sim.spawn([0, new, []], Transform(5.0, 5.0, z))
+        return
+    with pytest.raises(CallError, match="Spawn failed because of collision at spawn position"):
+        sim.spawn([0, new, []], Transform(5.0, 5.0, z))
+
+
+def test_a_vehicle_can_be_spawned_under_a_prop_in_the_air(sim):
+    sim.spawn([0, "static.prop.container", []], Transform(5.0, 5.0, 30.0))
+    sim.spawn([0, "vehicle.audi.tt", []], Transform(5.0, 5.0, 0.5))
+
+
+def test_the_ego_of_carla_driving_can_be_spawned_on_a_map_full_of_vehicles(sim):
+    points = sim.map.spawn_points
+    for point in points:
+        sim.spawn([0, "vehicle.audi.tt", []], point)
+    for point in points:
+        with pytest.raises(CallError, match="Spawn failed because of collision at spawn position"):
+            sim.spawn([0, "vehicle.tesla.model3", []], point)
+    ego = sim.spawn([0, "vehicle.tesla.model3", []], points[0]._replace(z=_SPAWN_ABOVE_M))
+    assert len(sim.vehicles) == len(points) + 1
+    assert ego in sim.vehicles
+
+
+def test_spawn_of_a_batch_succeeds_even_if_the_command_that_follows_it_fails(sim):
+    calls = Calls(sim, sim._streams, 2001)
+    commands = []
+    for x, following in ((0.0, [16, [0, True, 8000]]), (20.0, [16, [0, True, 8000]]), (40.0, [6, [0, "nowhere"]])):
+        place = [[x, 0.0, 0.5], [0.0, 0.0, 0.0]]
+        commands.append([[0, [[0, "vehicle.audi.tt", []], place, [False], 0, "", [[following]]]]])
+    result, _ = calls.answer("apply_batch", [commands, False])
+    assert result == [[[1, vehicle.id]] for vehicle in sim.vehicles]
+    assert len(sim.vehicles) == 3
+    assert ["Traffic Manager" in line for line in sim.complaints] == [True, False], "one line for each kind of command"
+    assert ["has no effect" in line for line in sim.complaints] == [False, True]
+
+
+def test_vehicle_cannot_be_attached(sim):
+    vehicle = car(sim)
+    with pytest.raises(CallError, match="spawn it without attach_to"):
+        sim.spawn([0, "vehicle.audi.tt", []], Transform(-8.0), vehicle.id)
+    assert sim.vehicles == [vehicle]
+
+
+def test_walker_is_detached_when_the_navigation_of_the_client_places_it(sim):
+    vehicle = car(sim, 3.0, 4.0, 90.0)
+    walker = sim.spawn([0, "walker.pedestrian.0001", []], Transform(-5.0, 0.0), vehicle.id)
+    ActorCalls(sim).on_set_walker_state(walker.id, [[7.0, 8.0, 0.0], [0.0, 0.0, 0.0]], 1.0)
+    assert walker.world_transform[:2] == (7.0, 8.0)
+    assert sim.actor_message(walker)[1] == 0
 
 
 def test_spectator_cannot_be_destroyed(sim):
@@ -278,6 +464,26 @@ def test_empty_world_sends_the_time_and_the_spectator(sim):
     assert len(payload) == 48 + 36 + 119  # the spectator
 
 
+@pytest.mark.parametrize("plan", ["refuse-spawns@3", "refuse-spawns@every:3"])
+def test_ticks_without_a_client_do_not_count_for_faults(plan):
+    sim = Simulation("train_0", Streams(), 2001, [parse_fault(plan)])
+    for n_clients, n_ticks, n_refused in ((0, 10, 0), (1, 2, 0), (0, 1, 1)):
+        sim.n_clients = n_clients
+        for _ in range(n_ticks):
+            sim.tick()
+        assert sim.active_faults.spawns_to_refuse == n_refused
+
+
+def test_new_episode_begins_at_0_seconds_with_the_default_gravity(sim):
+    for _ in range(3):
+        sim.tick()
+    sim.gravity_mps2 = 3.0
+    sim.load("train_0", reset_settings=False)
+    sim.tick()
+    assert (sim.seconds, sim.frame) == (pytest.approx(0.05), 4)
+    assert sim.gravity_mps2 == 9.81
+
+
 def test_spawning_a_walker_advances_one_frame_only_in_asynchronous_mode(sim):
     calls = ActorCalls(sim)
     walker = [0, "walker.pedestrian.0001", []]
@@ -305,9 +511,9 @@ def steer_to(command):
 
 changes = st.one_of(
     st.builds(lambda control: lambda each: setattr(each, "control", control), controls),
-    st.builds(lambda speed: lambda each: setattr(each, "constant_mps", speed), st.sampled_from([None, 0.0, 2.0])),
+    st.builds(lambda speed: lambda each: setattr(each, "constant_mps", speed), st.sampled_from([None, 0.0, 2.0, -2.0])),
     st.builds(lambda x: lambda each: each.set_transform(Transform(x, 3.0, 0.4, 0.0, 20.0)), st.floats(-5.0, 5.0)),
-    st.builds(lambda x: lambda each: each.set_velocity((x, 0.0, 0.0)), st.sampled_from([0.0, 4.0])),
+    st.builds(lambda x: lambda each: each.set_velocity((x, 0.0, 0.0)), st.sampled_from([0.0, 4.0, -4.0])),
     st.builds(lambda enabled: lambda each: each.set_physics(enabled), st.booleans()),
     st.builds(steer_to, st.sampled_from([None, AckermannControl(0.1, 0.0, 3.0)])),
     st.just(lambda each: each.stop()),

@@ -33,6 +33,10 @@ class WireClient:
                 raise ConnectionError
             self._unpacker.feed(received)
 
+    def send(self, name, *arguments):
+        """Make a call without waiting for a response."""
+        self._socket.sendall(msgpack.packb([0, 0, name, [[True], *arguments]]))
+
     def call(self, name, *arguments):
         """Return the value of a call, or None if it returns nothing; raise its error."""
         _, _, error, result = self.raw(name, *arguments)
