@@ -30,8 +30,8 @@ that the policy has learned."""
 MIN_EVALUATIONS = 3
 """With fewer evaluations than this, the comparison gives the answer "unknown"."""
 MIN_LATE = 4
-"""Fewest evaluations from which the noise at the end of a run is estimated. If the later half of the evaluations has
-more, the whole half is used."""
+"""The noise at the end of a run is estimated from the later half of its evaluations. If the half has fewer evaluations
+than this number, the last ``MIN_LATE`` evaluations are used."""
 CLEARLY_ABOVE = 2.0
 """A policy is clearly better than the baselines if the median of its last three evaluations exceeds the best baseline
 by at least this many standard deviations (see ``evaluation_spread``)."""

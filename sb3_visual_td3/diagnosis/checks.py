@@ -49,8 +49,8 @@ class Check:
 
     :param function: the check, called with the series and with the tags, threshold and ``min_points`` of a criterion
     :param side: side of the limit on which the measured value passes; None if the value alone does not decide
-    :param ignores: keys that the check does not read, of ``threshold``, ``tags`` and ``min_points``. A check that
-        reads the threshold needs one
+    :param ignores: those of the keys ``threshold``, ``tags`` and ``min_points`` that the check does not read. If the
+        check reads ``threshold``, the criterion must define a threshold
     :param n_tags: the fewest tags that the criterion must name
     """
 
@@ -197,7 +197,7 @@ def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Me
     """Pass if Q makes no large jump and no large fall in the later half of the run.
 
     A jump is the difference between two neighbouring points. A fall is the decrease of the trend. Large means more than
-    ``threshold`` times the largest |Q| of the run. If the largest |Q| is below 1, 1 takes its place.
+    ``threshold`` times the scale. The scale is the largest |Q| of the run, but at least 1.
     """
     missing = _missing(data, tags)
     if missing:
@@ -364,8 +364,8 @@ def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_poi
 def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if a gap between Q values stays small, compared with the largest |Q|.
 
-    The median of |gap| over the last quarter must be at most ``threshold`` times the largest |Q|. If the largest |Q| is
-    below 1, 1 takes its place. The first tag holds the gap, and the second tag holds the Q values.
+    The median of |gap| over the last quarter must be at most ``threshold`` times the scale. The scale is the largest
+    |Q|, but at least 1. The first tag holds the gap, and the second tag holds the Q values.
     """
     missing = _missing(data, tags[:2])
     if missing:

@@ -75,7 +75,8 @@ weak one if the return shows learning."""
 ENTROPY_LEFT = 0.1
 """A policy counts as no longer exploring if its entropy falls to this fraction of its first value."""
 LARGEST_ENTROPY = float(np.log(1000.0))
-"""An entropy counts as that of discrete actions only if it starts below this value: uniform over 1,000 actions."""
+"""The entropy of 1,000 equally likely actions. If a policy's entropy starts above this value, its actions do not count
+as discrete."""
 ROUNDING = 1e-3
 """The entropy of discrete actions is never below 0, except for rounding errors of at most this size."""
 EXPLAINED_NOTED = 0.05
@@ -518,10 +519,10 @@ _PLAIN_WORDS = {"std", "train", "training", "rollout", "charts", "metrics", "sta
 
 
 def action_std(data: SeriesSet) -> Series | None:
-    """Return the standard deviation of the policy's actions, at least ``MIN_POINTS`` points; None if not logged.
+    """Return the standard deviation of the policy's actions; None if it has fewer than ``MIN_POINTS`` finite points.
 
-    SB3's tag comes first. Any other tag counts only if it names the policy, such as ``Policy/mean_noise_std``, or does
-    not say of what it is the standard deviation, such as ``charts/std``. So ``train/adv_std`` does not count.
+    SB3's tag comes first. Other tags count if they name the policy, such as ``Policy/mean_noise_std``. They also count
+    if they do not name what they measure, such as ``charts/std``. A tag such as ``train/adv_std`` does not count.
     """
     found = []
     for name in data.names():
@@ -535,7 +536,7 @@ def action_std(data: SeriesSet) -> Series | None:
 
 
 def discrete_entropy(data: SeriesSet) -> Series | None:
-    """Return the entropy of a discrete policy in nats, at least ``MIN_POINTS`` points; None if it was not logged.
+    """Return the entropy of a discrete policy in nats; None if fewer than ``MIN_POINTS`` finite points were logged.
 
     The result is also None if the entropy may be that of continuous actions, whose entropy can be negative or large.
     """

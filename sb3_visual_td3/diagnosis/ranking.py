@@ -19,7 +19,8 @@ MIN_CONFIDENCE = 0.3
 LIKELY_FROM = 0.5
 """With at least this confidence, a diagnosis can explain others, be named as the cause, and lead to recommendations.
 
-All three need the same number. If a less likely diagnosis could explain another one, the report might name neither."""
+The three uses must share one limit. If a diagnosis below this limit could explain another one, the report might name
+neither of them as the cause."""
 
 _ORDER: dict[Role, int] = {"cause": 0, "blind_spot": 1, "consequence": 2}
 

@@ -30,6 +30,7 @@ from sb3_visual_td3.diagnosis.tag_search import (
     ReturnTag,
     find_lengths,
     find_returns,
+    is_on_environment_steps,
     is_standard,
 )
 from sb3_visual_td3.diagnosis.trends import block_medians, moving_medians
@@ -53,7 +54,7 @@ LARGE_PART, LEAST_GAIN = 0.75, 0.5
 at least ``LARGE_PART`` times ``max(|start|, |end|)``."""
 SMALL_PART = 1 / 3
 """A gain below ``NO_GAIN`` counts as no learning in two cases: if it is below this fraction of
-``max(|start|, |end|)``, or if it is not too large to be noise."""
+``max(|start|, |end|)``, or if it may be only noise."""
 WANDER, SURE_WANDER = 3.0, 4.0
 """A change of the return curve is too large to be noise if it exceeds ``WANDER`` times the standard deviation of
 changes that are only noise. A gain below ``CLEAR_GAIN`` counts as learning only if it exceeds ``SURE_WANDER`` times
@@ -101,6 +102,9 @@ tasks."""
 EPISODE_AXIS_SPACING = 100
 """The x-axis of a training return is assumed to count episodes if the points are regularly spaced and at most this far
 apart."""
+SAME_LENGTH = 2.0
+"""If the last step of a return and the last step of the tags on environment steps differ at most by this factor, the
+x-axis of the return counts environment steps. Numbers of episodes are smaller, because an episode has several steps."""
 
 
 class CurveState(Enum):
@@ -447,7 +451,7 @@ class _Noise(NamedTuple):
 
 
 def _begins_late(first_step: int, last_step: int) -> bool:
-    """Return whether a curve covers less than half of the steps up to its end.
+    """Return whether a curve begins after the middle of the steps from 0 to its last point.
 
     A run that continues an earlier run in a new folder has such a curve. Its policy may have learned before.
     """
@@ -590,7 +594,7 @@ def judge_learning(data: SeriesSet) -> Learning:
     curves = []
     for tag in _to_judge(find_returns(names), data):
         series = data[tag.name]
-        on_steps = not counts_episodes(tag, series)
+        on_steps = not counts_episodes(tag, data)
         if not is_standard(tag.name):
             is_complete = _covers(series.finite, *_span_of_lengths(series, lengths))
         else:
@@ -654,9 +658,9 @@ def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
 
 
 def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
-    """Choose an evaluation tag and a training tag: of each kind, the tag with the smallest rank.
+    """Choose the tags to judge: at most one evaluation tag and one training tag, each with the smallest rank.
 
-    Of several such tags, a tag of this package comes first, and then the tag with the most points.
+    If several tags have the smallest rank, prefer a tag of this package, and then the tag with the most points.
     """
     chosen = []
     for source in ("evaluation", "training"):
@@ -704,20 +708,45 @@ def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
     return other.late > other.start and flat.start > (other.start + other.late) / 2.0
 
 
-def counts_episodes(tag: ReturnTag, series: Series) -> bool:
+def on_environment_steps(data: SeriesSet) -> list[str]:
+    """Return the tags whose x-axis counts environment steps, as the run's files state or as their names show.
+
+    :param data: everything that the run logged
+    """
+    if data.counts_environment_steps is None:
+        return [name for name in data.names() if is_on_environment_steps(name)]
+    return [name for name in data.names() if data.counts_environment_steps and not is_on_episodes(name)]
+
+
+def counts_episodes(tag: ReturnTag, data: SeriesSet) -> bool:
     """Return whether the x-axis of a return counts episodes instead of environment steps.
 
     A training return without a standard name counts episodes if its points are at regular intervals of at most
-    ``EPISODE_AXIS_SPACING``. If the x-axis counted environment steps, the intervals would be irregular.
+    ``EPISODE_AXIS_SPACING``. If the x-axis counted environment steps, the intervals would usually be irregular. With
+    episodes of a fixed length, they are regular too. Other tags of the run then show the unit, see ``SAME_LENGTH``.
+
+    :param tag: the return
+    :param data: everything that the run logged
     """
     if is_standard(tag.name):
         return is_on_episodes(tag.name)
+    series = data[tag.name]
     pauses = np.diff(series.finite.offsets)
     if pauses.size == 0:
         return True
     spacing = float(pauses.min())
     is_regular = spacing > 0.0 and float(np.mean(pauses == spacing)) >= 0.4
-    return tag.source == "training" and is_regular and spacing <= EPISODE_AXIS_SPACING
+    if tag.source != "training" or not is_regular or spacing > EPISODE_AXIS_SPACING:
+        return False
+    # An episode has more than one step, so a return at each step counts episodes.
+    return spacing == 1.0 or not _is_as_long_as_run(series, data)
+
+
+def _is_as_long_as_run(series: Series, data: SeriesSet) -> bool:
+    """Return whether a return reaches about the same last step as the tags on environment steps."""
+    last = int(series.steps[-1])
+    ends = [int(data[name].steps[-1]) for name in on_environment_steps(data)]
+    return bool(ends) and max(ends) <= SAME_LENGTH * last and last <= SAME_LENGTH * max(ends)
 
 
 def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:

@@ -152,13 +152,13 @@ class SeriesSet:
 
     :param series: tag to series; a tag without a point counts as not logged
     :param known_flags: 0/1 tags from other files such as run.json; used only for tags that the run did not log
-    :param may_count_environment_steps: False if the run's files state another unit of the x-axis; the names of the tags
-        then do not show the unit
+    :param counts_environment_steps: whether the x-axis counts environment steps, if the run's files state its unit;
+        None if only the names of the tags show the unit
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
     known_flags: Mapping[str, bool] = field(default_factory=dict)
-    may_count_environment_steps: bool = True
+    counts_environment_steps: bool | None = None
     _results: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -198,8 +198,8 @@ class SeriesSet:
         """Return the length of the run in environment steps, as the given tags show it.
 
         The length is the largest step of the tags whose names show that their x-axis counts environment steps, or the
-        sum of the episode lengths if that is larger. Tags with an unknown x-axis count only if there is nothing
-        else.
+        sum of the episode lengths if that is larger. Tags with an unknown x-axis are used only if no other tag
+        shows the length.
 
         :param names: the tags to read
         :return: the length in environment steps; None if none of these tags shows it

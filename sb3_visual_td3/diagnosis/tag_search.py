@@ -54,6 +54,8 @@ class ReturnTag(NamedTuple):
     averaged_over: int
 
 
+BARE_REWARD_RANK = 4
+"""Rank of a tag such as ``reward``, which may be the reward of a step."""
 _RETURN_WORDS = {"return", "returns", "reward", "rewards", "rew", "rews", "ret", "score", "scores"}
 _REWARD_WORDS = {"reward", "rewards", "rew", "rews"}
 _AVERAGE_WORDS = {"mean", "avg", "average", "averaged", "running", "moving", "smoothed", "ma", "median"}
@@ -109,7 +111,7 @@ def return_tag(name: str) -> ReturnTag | None:
         rank = 3
     elif named <= _REWARD_WORDS and not of_episode:
         # A bare "reward" may be the reward of a step, so it is used only if nothing better is logged.
-        rank = 4
+        rank = BARE_REWARD_RANK
     else:
         rank = 2
     return ReturnTag(name, source, rank, averaged_over)

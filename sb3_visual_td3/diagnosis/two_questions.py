@@ -17,10 +17,11 @@ from sb3_visual_td3.diagnosis.return_curve import (
     Learning,
     ReturnCurve,
     judge_learning,
+    on_environment_steps,
 )
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, not_finite_from, once_per_run
-from sb3_visual_td3.diagnosis.tag_search import find_returns, is_on_environment_steps, return_tag
+from sb3_visual_td3.diagnosis.tag_search import find_returns, return_tag
 from sb3_visual_td3.diagnosis.verdict import Verdict
 
 EvidenceLevel = Literal["full", "standard", "thin"]
@@ -82,14 +83,14 @@ def environment_steps(data: SeriesSet) -> int | None:
 
     The result is None if there is no such tag, or if the steps seem to count something else.
     """
-    known = [data[name] for name in data.names() if is_on_environment_steps(name)]
-    if not data.may_count_environment_steps or _count_by_one(known):
+    known = [data[name] for name in on_environment_steps(data)]
+    if _count_by_one(known):
         return None
     return max((int(series.steps[-1]) for series in known), default=None)
 
 
 def _count_by_one(known: Sequence[Series]) -> bool:
-    """Return whether all tags, among them a return, have a point at each step.
+    """Return whether every tag has a point at each step, and at least one tag is the return of an episode.
 
     The steps then count episodes or epochs, because an episode lasts more than one environment step.
     """

@@ -1,6 +1,10 @@
 """Measure the contrast of the camera's frames, and their change from step to step.
 
 The frames of a covered lens have no contrast, and the frames of a frozen camera do not change.
+
+With several environments, the contrast is that of the environment with the least, because one covered lens among many
+would hardly change the mean. The change is the mean over the environments, because the frames of a single car that
+stands still do not change either.
 """
 
 from __future__ import annotations
@@ -20,12 +24,12 @@ from sb3_visual_td3.common.types import Points
 
 
 def frame_std(frames: th.Tensor) -> th.Tensor:
-    """Return the standard deviation of the pixels within a frame, averaged over channels and frames.
+    """Return the standard deviation of the pixels within a frame, averaged over channels; the least of all frames.
 
     :param frames: ``(batch, channels, height, width)`` uint8
-    :return: a scalar >= 0 in grey levels; 0 if every frame has a single colour
+    :return: a scalar >= 0 in grey levels; 0 if each channel of a frame has a single colour
     """
-    return frames.flatten(start_dim=2).float().std(dim=2, correction=0).mean()
+    return frames.flatten(start_dim=2).float().std(dim=2, correction=0).mean(dim=1).min()
 
 
 def frame_change(frames: th.Tensor, previous: th.Tensor) -> th.Tensor:

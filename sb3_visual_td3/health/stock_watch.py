@@ -211,7 +211,8 @@ class StockWatch:
     def encoder_is_shared(self) -> bool | None:
         """Return False if there is an encoder, otherwise None.
 
-        With ``share_features_extractor=True``, the actor's loss trains the shared encoder, not the critic's.
+        True would mean that the critic's loss trains a shared encoder. With ``share_features_extractor=True``, only the
+        actor's loss trains the shared encoder.
         """
         if not all(_encoder(network) for network in self._networks()):
             return None

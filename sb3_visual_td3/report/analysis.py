@@ -375,7 +375,7 @@ def _with_flags(series: SeriesSet, stated: Sequence[StatedProperty]) -> SeriesSe
 def _with_evidence(
     results: tuple[CriterionResult, ...], series: SeriesSet, required: EvidenceLevel
 ) -> tuple[CriterionResult, ...]:
-    """Return the results of the criteria, and one that prevents a GO if the run has less evidence than required."""
+    """Return the results; if a GO has less evidence than required, add a result that prevents this GO."""
     if decide(results) is not Verdict.GO:
         return results
     evidence = evidence_of(series, results, ask(series))

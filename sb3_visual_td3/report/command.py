@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sb3_visual_td3.common.errors import ExitCode, check_output, is_input_error, report_bug, show_traceback_if_debugging
@@ -180,19 +180,23 @@ def _report(args: argparse.Namespace) -> ExitCode:
     if args.watch:
         watched = watch(job, args.interval or DEFAULT_INTERVAL_S, status, on_change=on_change)
         analyses, written = watched.analyses, watched.written
-        is_unreadable = bool(watched.problems) and job.has_unreadable_path(analyses)
+        is_unreadable = watched.is_refused or job.has_unreadable_path(analyses)
     else:
-        analyses, is_unreadable, written = job.do_once()
-        if args.write_tags is not None:
-            written = [*written, job.write_tags(args.write_tags)]
+        analyses, unreadable, is_unreadable = job.judge_once()
     # The program that reads stdout, such as head, may have ended. The reports are written nevertheless, and the
-    # exit code shows the verdict.
+    # exit code shows the verdict. The verdict is printed even if the reports cannot be written.
     with suppress(BrokenPipeError):
         if len(analyses) <= MAX_SUMMARIES:
             for analysis in analyses:
                 print_lines(_summary(analysis))
         if len(analyses) > 1:
             print_lines(overview_lines(analyses))
+    if not args.watch:
+        with progress(_n_bytes(file for each in analyses for file in each.data.files) >= PROGRESS_FROM_BYTES) as begin:
+            written = job.publish(analyses, unreadable, begin) if analyses else ()
+        if args.write_tags is not None:
+            written = [*written, job.write_tags(args.write_tags)]
+    with suppress(BrokenPipeError):
         if written:
             print_lines(["Reports:", *(_listed(path, args.plotlyjs) for path in written)])
     codes = [_exit_code(analysis.verdict, args.fail_on) for analysis in analyses]
@@ -235,6 +239,8 @@ def _check_combinations(args: argparse.Namespace) -> None:
         raise ValueError(f"--write-tags {args.write_tags}: the file already exists; give another name, or remove it")
     if args.write_tags is not None:
         check_output("--write-tags", args.write_tags)
+    if args.output is not None and args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"--output {args.output}: this is a file; give a folder for the reports")
 
 
 def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
@@ -256,23 +262,23 @@ class _Job:
     require_evidence: EvidenceLevel = "thin"
     until: int | None = None
     plotlyjs: str = "inline"
+    _found_below: dict[Path, set[Path]] = field(default_factory=dict, init=False)
+    """The resolved paths of all runs that were found below each requested path."""
 
-    def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
-        """Read the runs, judge them and write the reports once.
+    def judge_once(self) -> tuple[Sequence[Analysis], Sequence[str], bool]:
+        """Read the runs and judge them once.
 
-        :return: the analyses, a flag, and the paths of the reports. The flag is True if a requested path holds nothing
+        :return: the analyses, one line for each problem, and a flag. The flag is True if a requested path holds nothing
             to judge, and also if a run could be read but not judged
         """
         found = self.find()
         unreadable = [*found.waiting, *found.problems]
-        is_unreadable = bool(unreadable)
-        n_bytes = sum(file.stat().st_size for _, files in found.runs for file in files.files if file.exists())
+        n_bytes = _n_bytes(file for _, files in found.runs for file in files.files)
         with progress(n_bytes >= PROGRESS_FROM_BYTES) as begin:
             analyses, is_refused = self._analyse_all(found.runs, unreadable, n_bytes, begin)
-            for line in unreadable:
-                complain(line)
-            written = self.publish(analyses, unreadable, begin) if analyses else ()
-        return analyses, is_unreadable or is_refused or self.has_unreadable_path(analyses), written
+        for line in unreadable:
+            complain(line)
+        return analyses, unreadable, is_refused or self.has_unreadable_path(analyses)
 
     def write_tags(self, path: Path) -> Path:
         """Write the tags of the first readable run to a file for --tags, and return the path of the file."""
@@ -292,29 +298,33 @@ class _Job:
 
     def has_unreadable_path(self, analyses: Sequence[Analysis]) -> bool:
         """Return whether one of the PATH arguments holds no run that could be judged."""
-        judged = [analysis.data.path.resolve() for analysis in analyses]
-        paths = [path.resolve() for path in self.paths]
-        return not all(any(path == run or path in run.parents for run in judged) for path in paths)
+        judged = {analysis.data.path.resolve() for analysis in analyses}
+        return any(judged.isdisjoint(self._found_below.get(path, ())) for path in self.paths)
 
     def find(self) -> FoundRuns:
         """Find the runs below all requested paths; return each run once, even if two of the paths contain it."""
         # Runs are identified by their resolved path, so a run below two of the paths, or behind a link, is judged once.
         found: dict[Path, tuple[str, RunFiles]] = {}
-        waiting, problems = [], []
+        waiting: list[str] = []
+        errors: list[OSError] = []
         for path in self.paths:
             try:
-                runs = find_runs(path)
+                runs = find_runs(path, errors)
             except UnreadableRunError as error:
                 waiting.append(one_line(error))
                 continue
             except OSError as error:
-                problems.append(one_line(error))
+                errors.append(error)
                 continue
             for files in runs:
-                found.setdefault(files.path.resolve(), (_name(path, files, n_runs=len(runs)), files))
+                real = files.path.resolve()
+                self._found_below.setdefault(path, set()).add(real)
+                found.setdefault(real, (_name(path, files, n_runs=len(runs)), files))
         # Two runs with the same name are shown by their whole paths.
         names = [name for name, _ in found.values()]
         named = [(name if names.count(name) == 1 else str(files.path), files) for name, files in found.values()]
+        # Two of the paths may contain the same folder that cannot be searched.
+        problems = list(dict.fromkeys(one_line(error) for error in errors))
         return FoundRuns(named, waiting, problems)
 
     def ending(self, files: RunFiles) -> Ending:
@@ -406,6 +416,10 @@ class _Job:
         if find_manifest(files.path)[0] is not None:
             return (read_run(files.path, files.files, on_bytes),)
         return read_runs(files.path, files.files, on_bytes)
+
+
+def _n_bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def _end_note(manifest: RunManifest | None) -> str | None:

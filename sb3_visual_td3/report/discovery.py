@@ -1,20 +1,31 @@
 """Find the runs below a path, and the settings files that belong to a run.
 
-A run is a folder that directly holds event files or tables, such as SB3's progress.csv. If the path is a single file,
-this file is the run.
+A run is a folder that directly holds event files or tables, such as SB3's progress.csv. If a folder holds several CSV
+files with the same return, each of them is a run. If the path is a single file, this file is the run.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sb3_visual_td3.common.input_files import read_mapping
+from sb3_visual_td3.diagnosis.tag_search import EVALUATION_WORDS, words_of
 from sb3_visual_td3.report.console import one_line
 from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, scalars_at_begin
 from sb3_visual_td3.report.event_reader import UnreadableRunError
-from sb3_visual_td3.report.table_file import OUR_OWN_TABLES, has_step_column, is_sb3_table, is_table
+from sb3_visual_td3.report.table_file import (
+    OUR_OWN_TABLES,
+    TableBegin,
+    follow_one_another,
+    is_evaluation,
+    is_sb3_table,
+    is_table,
+    table_begin,
+)
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
@@ -24,6 +35,7 @@ _LEVELS_ABOVE = 3
 """The settings of a run are looked up in its folder and in this many folders above it."""
 MAX_LEVELS_BELOW = 64
 """Runs are looked up in this many levels of folders below a path. No training run writes a deeper tree."""
+_TOO_DEEP = "its folders are nested too deeply; name a folder inside it"
 
 
 @dataclass(frozen=True)
@@ -34,42 +46,80 @@ class RunFiles:
     files: tuple[Path, ...]
 
 
-def find_runs(path: Path) -> tuple[RunFiles, ...]:
+def find_runs(path: Path, errors: list[OSError] | None = None) -> tuple[RunFiles, ...]:
     """Return the runs at or below a path.
 
     Hidden files and folders below the path are left out, such as the incomplete copies of rsync.
 
     :param path: a folder, or one file
-    :raises UnreadableRunError: if the path does not exist, holds no log, or has too deeply nested folders
-    :raises OSError: if a folder cannot be read
+    :param errors: a list to which this function adds an error for each folder that cannot be searched; None to ignore
+        these folders
+    :raises UnreadableRunError: if the path does not exist, or holds no log
+    :raises OSError: if nothing else was found, and a folder cannot be read
     """
     if not path.exists():
         raise UnreadableRunError(f"{path}: no such file or folder")
     if path.is_file():
         return (RunFiles(path, (path,)),)
-    events: dict[Path, tuple[Path, ...]] = {}
-    tables: dict[Path, tuple[Path, ...]] = {}
-    for name, folders, names in os.walk(path, onerror=_refuse):
-        folders[:] = sorted(each for each in folders if not _is_hidden(each))
-        visible = sorted(each for each in names if not _is_hidden(each))
-        folder = Path(name)
-        if folders and len(folder.parts) - len(path.parts) >= MAX_LEVELS_BELOW:
-            raise UnreadableRunError(
-                f"{path}: its folders are nested more than {MAX_LEVELS_BELOW} levels deep; name a folder inside it"
-            )
-        found = tuple(folder / each for each in visible if EVENT_FILE_MARK in each)
-        if found:
-            events[folder] = found
-        logs = tuple(folder / each for each in visible if _is_log_table(folder / each))
-        if logs:
-            tables[folder] = logs
-    if not events and not tables:
+    unsearched: list[OSError] = []
+    runs = [run for events, tables in _trees(path, unsearched) for run in _grouped(events, tables)]
+    if not runs:
+        if unsearched:
+            raise unsearched[0]
         raise UnreadableRunError(
             f"{path}: no event file here (a file with {EVENT_FILE_MARK!r} in its name), no progress.csv, "
             "monitor.csv or evaluations.npz of SB3, and no CSV file with a step column. "
             "Hidden files and folders are left out"
         )
-    return _grouped(events, tables)
+    if errors is not None:
+        errors += unsearched
+    return tuple(sorted(runs, key=lambda run: run.path))
+
+
+_EventFiles = dict[Path, tuple[Path, ...]]
+"""Maps a folder to its event files."""
+_Tables = dict[Path, dict[Path, TableBegin | None]]
+"""Maps a folder to its tables, and each table to what its beginning shows; None for SB3's tables."""
+
+
+def _trees(path: Path, errors: list[OSError]) -> Iterator[tuple[_EventFiles, _Tables]]:
+    """Yield the logs in the folders at and below a path, and then the logs behind each link to a folder.
+
+    No folder is searched twice. A folder that contains the path is not searched, even if a link leads to it. A link in
+    a run is not followed: it may lead to another run, such as the one that this run was started from.
+
+    :param errors: a list to which this function adds an error for each folder that cannot be searched
+    """
+    seen = {str(above) for above in path.resolve().parents}
+    in_runs: set[Path] = set()
+    # Links come last, so that a folder that also lies below the path itself keeps its own name.
+    tops = [path]
+    for top in tops:
+        events: _EventFiles = {}
+        tables: _Tables = {}
+        for name, folders, names in os.walk(top, onerror=errors.append):
+            real = os.path.realpath(name)
+            folder = Path(name)
+            folders[:] = sorted(each for each in folders if not _is_hidden(each))
+            if folders and len(folder.parts) - len(path.parts) >= MAX_LEVELS_BELOW:
+                errors.append(OSError(errno.ELOOP, _TOO_DEEP, name))
+                folders.clear()
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            files = [folder / each for each in sorted(names) if not _is_hidden(each)]
+            found = tuple(file for file in files if EVENT_FILE_MARK in file.name)
+            logs = _log_tables(files)
+            if found:
+                events[folder] = found
+            if logs:
+                tables[folder] = logs
+            if found or logs or folder.parent in in_runs:
+                in_runs.add(folder)
+            else:
+                tops += [folder / each for each in folders if (folder / each).is_symlink()]
+        yield events, tables
 
 
 def _is_hidden(name: str) -> bool:
@@ -77,16 +127,20 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _is_log_table(path: Path) -> bool:
-    name = path.name
-    if EVENT_FILE_MARK in name or name in OUR_OWN_TABLES or not is_table(path):
-        return False
-    if is_sb3_table(name):
-        return True
-    return name.endswith(".csv") and has_step_column(path)
+def _log_tables(files: Iterable[Path]) -> dict[Path, TableBegin | None]:
+    """Return the tables among some files, and what the beginning of each table shows; None for SB3's tables."""
+    found: dict[Path, TableBegin | None] = {}
+    for file in files:
+        if EVENT_FILE_MARK in file.name or file.name in OUR_OWN_TABLES or not is_table(file):
+            continue
+        if is_sb3_table(file.name):
+            found[file] = None
+        elif file.name.endswith(".csv") and (begin := table_begin(file)) is not None:
+            found[file] = begin
+    return found
 
 
-def _grouped(events: dict[Path, tuple[Path, ...]], tables: dict[Path, tuple[Path, ...]]) -> tuple[RunFiles, ...]:
+def _grouped(events: _EventFiles, tables: _Tables) -> tuple[RunFiles, ...]:
     """Return the runs, each with the files of all folders that belong to the run."""
     files: dict[Path, list[Path]] = {}
     for folder, found in events.items():
@@ -100,23 +154,71 @@ def _grouped(events: dict[Path, tuple[Path, ...]], tables: dict[Path, tuple[Path
     # them.
     only = next(iter(files)) if len(files) == 1 else None
     alone: dict[Path, list[Path]] = {}
-    for folder, found in tables.items():
-        named = [file for file in found if is_sb3_table(file.name)]
+    for folder, logs in tables.items():
+        named = [file for file in logs if is_sb3_table(file.name)]
         above = folder if folder in files else _nearest(folder, files)
-        if above is None and len(named) == len(found):
+        if above is None and len(named) == len(logs):
             above = only or _only_one_below(folder, files)
         if above is None:
             around = _nearest(folder, alone)
-            if around is not None and len(named) == len(found):
-                alone[around] += found
+            if around is not None and len(named) == len(logs):
+                alone[around] += logs
             else:
-                alone[folder] = list(found)
+                alone |= _runs_of_tables(folder, logs)
         elif above == folder:
-            files[folder] += found
+            files[folder] += logs
         else:
             files[above] += named
     files |= alone
     return tuple(RunFiles(folder, tuple(files[folder])) for folder in sorted(files))
+
+
+def _runs_of_tables(folder: Path, tables: Mapping[Path, TableBegin | None]) -> dict[Path, list[Path]]:
+    """Return the runs in a folder without event files, and the tables of each run.
+
+    Files with the same return over the same step column are different runs, unless each file continues the one before.
+    A file of evaluations belongs to the run with the same name. All other tables form one run, whose path is the
+    folder. In a folder with a run.json, all tables belong to this run.
+    """
+    if (folder / FILE_NAME).exists():
+        return {folder: list(tables)}
+    of_name: dict[str, list[Path]] = {}
+    for file in tables:
+        of_name.setdefault(_name_of_run(file), []).append(file)
+    evaluations = {name for name in of_name if is_evaluation(name)}
+    if len(evaluations) == len(of_name):
+        evaluations = set()
+    with_return: dict[tuple[str, str], list[Path]] = {}
+    for file, begin in tables.items():
+        if begin is not None and _name_of_run(file) not in evaluations:
+            for tag in begin.returns:
+                with_return.setdefault((begin.step, tag), []).append(file)
+    shared = [files for files in with_return.values() if len(files) > 1 and not follow_one_another(files)]
+    separate = {_name_of_run(file) for files in shared for file in files}
+    runs = {of_name[name][0]: of_name[name] for name in separate}
+    similar: dict[tuple[str, ...], list[str]] = {}
+    for name in separate:
+        similar.setdefault(_words_without_kind(name), []).append(name)
+    for name in sorted(evaluations):
+        found = similar.get(_words_without_kind(name), [])
+        if len(found) == 1:
+            of_name[found[0]] += of_name[name]
+    taken = {file for files in runs.values() for file in files}
+    rest = [file for file in tables if file not in taken]
+    return {**runs, folder: rest} if rest else runs
+
+
+def _name_of_run(file: Path) -> str:
+    """Return the part of a file's name that may name the run, such as ``run-A`` of ``run-A-tag-loss.csv``.
+
+    TensorBoard exports one file for each tag of a run.
+    """
+    return file.stem.rpartition("-tag-")[0] or file.stem
+
+
+def _words_without_kind(name: str) -> tuple[str, ...]:
+    """Return the words of a name, except words such as "train" or "eval", so that the names of one run match."""
+    return tuple(word for word in words_of(name) if word not in EVALUATION_WORDS | {"train", "training"})
 
 
 def _nearest(folder: Path, runs: Iterable[Path]) -> Path | None:
@@ -149,11 +251,6 @@ def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
         if len(names) != 1 or not inside.startswith(f"{next(iter(names)).replace('/', '_')}_"):
             return False
     return True
-
-
-def _refuse(error: OSError) -> None:
-    # os.walk ignores errors by default, but an unreadable folder may hold the run that fails.
-    raise error
 
 
 def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
@@ -213,7 +310,11 @@ def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
     for above in (folder, *folder.parents[:_LEVELS_ABOVE]):
         candidate = above / FILE_NAME
         try:
-            manifest = RunManifest.read(candidate)
+            content = read_mapping(candidate)
+            if not content.keys() & {"format_version", "algo"}:
+                # Other programs, such as Sacred, write a run.json too.
+                continue
+            manifest = RunManifest.of(content, str(candidate))
             is_of_run = above == folder or _leads_to(above, manifest.event_dir, folder)
         except (FileNotFoundError, NotADirectoryError):
             continue

@@ -217,7 +217,8 @@ CLOCK_TOLERANCE_S = 60.0
 cause smaller steps back."""
 
 MAX_SCALAR_BYTES = 1 << 16
-"""Values of more bytes than this are images or texts. They are not parsed in records of more than ``READ_BYTES``."""
+"""Values of more bytes than this are images or texts. If a record has more than ``READ_BYTES`` bytes, such values are
+not parsed."""
 MAX_VALUES = 250_000
 """A record with more values than this is left out. Only records of more than ``READ_BYTES`` are checked."""
 

@@ -7,7 +7,8 @@ points were left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,15 +20,16 @@ from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.series import MAX_STEP, BoolArray, Series, SeriesSet
 from sb3_visual_td3.diagnosis.tag_search import is_on_environment_steps
 from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, EventFile, OnBytes, Track
+from sb3_visual_td3.report.monitor_file import MONITOR_END, read_monitors
 from sb3_visual_td3.report.run_axis import SAME_AXIS, at_own_steps, axis_of, positions_on_axis, span
 from sb3_visual_td3.report.table_file import (
     ENVIRONMENT_STEPS,
     EVALUATIONS,
-    MONITOR_END,
     PROGRESS,
     TableFile,
+    is_evaluation,
+    is_sb3_table,
     is_table,
-    read_monitors,
 )
 
 NEW_RUN_FRACTION = 0.05
@@ -54,7 +56,7 @@ class _Decrease(NamedTuple):
 
 
 class InFile(NamedTuple):
-    """Hold the points of one run in an event file, and notes on decreasing steps."""
+    """Hold what one event file contains of one run: its points, and a note for each place where the steps go back."""
 
     tracks: Mapping[str, Track]
     notes: list[str]
@@ -271,7 +273,7 @@ class RunData:
         n_points = sum(map(len, kept.values()))
         if n_points == sum(map(len, self.series.series.values())):
             return self
-        until, axis = SeriesSet(kept), self.axis
+        until, axis = replace(self.series, series=kept), self.axis
         # The axis may follow from the spacing of the points, so it is determined again from the points that are left.
         if axis == axis_of(self.series):
             axis = axis_of(until)
@@ -370,7 +372,7 @@ class RunReader:
         # begin a new run.
         files = sorted(self._files.values(), key=lambda f: (self._is_below(f), f.first_wall_time, f.path.name))
         notes = [note for file in files for note in file.notes(is_growing)]
-        notes += [note for table in self._tables.values() for note in table.notes()]
+        notes += [note for table in self._tables.values() for note in table.notes(is_growing)]
         runs: list[_Run] = []
         below: dict[str, list[EventFile]] = {}
         for file in files:
@@ -406,39 +408,87 @@ class RunReader:
 
         Without event files, the tables form a run.
         """
-        # progress.csv comes first, because it holds the same values as SB3's event files.
-        order = {PROGRESS: 0, EVALUATIONS: 1}
-        tables = sorted(self._tables.values(), key=lambda t: (order.get(t.path.name, 2), t.path.name))
-        monitors = [table.path for table in tables if table.path.name.endswith(MONITOR_END) and table.table.series]
-        together = read_monitors(monitors) if len(monitors) > 1 else {}
-        for table in tables:
-            series = table.table.series
-            if table.path in monitors and together:
-                series = together
-            if not series:
-                continue
-            is_first = not runs
-            notes: list[str] = []
-            if table.table.tracks:
-                *earlier, (tracks, notes) = runs_in_file(table.table.tracks, table.path.name)
-                series = _series_of(tracks)
-                if is_first:
-                    axis = table.table.axis
-                    runs += [_Run(_series_of(part), [table.path], said, axis=axis) for part, said in earlier]
-            if is_first:
-                runs.append(_Run(axis=table.table.axis))
-            added = [name for name in series if name not in runs[-1].series]
-            # Without this check, points at episodes would be judged as if they were at environment steps.
-            if runs[-1].series and table.table.axis != runs[-1].axis_unit():
-                runs[-1].notes.append(
-                    f"{table.path.name} was left out: its x-axis counts {table.table.axis}, but the x-axis of the "
-                    f"other files counts {runs[-1].axis_unit()}"
+        for *earlier, table in self._runs_in_tables():
+            if not runs:
+                runs += [*earlier, _Run(axis=table.axis)]
+            run, name, series = runs[-1], table.files[0].name, table.series
+            # Without this check, points at episodes would be judged as if they were at environment steps. Files that do
+            # not state their unit have steps as in event files, so their tags show their units.
+            is_stated = table.axis is not None or run.axis is not None
+            if run.series and is_stated and table.axis_unit() != run.axis_unit():
+                run.notes.append(
+                    f"{name} was left out: its x-axis counts {table.axis_unit()}, but the x-axis of the other files "
+                    f"counts {run.axis_unit()}"
                 )
                 continue
-            runs[-1].series |= {name: series[name] for name in added}
+            is_of_sb3 = is_sb3_table(name)
+            if is_evaluation(table.files[0].stem) and not is_of_sb3 and not self._files:
+                series = {each.name: each for each in _of_evaluations(series.values(), run.series)}
+            added = {tag: each for tag, each in series.items() if tag not in run.series}
+            if not is_of_sb3 and not self._files:
+                added |= _continuing(series, run.series)
+            run.series |= added
             if added:
-                runs[-1].files.append(table.path)
-                runs[-1].notes += notes
+                run.files += table.files
+                run.notes += table.notes
+            elif not is_of_sb3:
+                run.notes.append(f"{name} was left out: other files of the run hold {_named(sorted(series))} too")
+
+    def _runs_in_tables(self) -> Iterator[list[_Run]]:
+        """Yield the runs that each table holds, in their order. All monitor files count as one table."""
+        # progress.csv comes first, because it holds the same values as SB3's event files. A table of evaluations comes
+        # last, because its columns may have the names of the training's columns.
+        order = {PROGRESS: 0, EVALUATIONS: 1}
+        tables = sorted(
+            (table for table in self._tables.values() if table.table.series),
+            key=lambda t: (order.get(t.path.name, 2), is_evaluation(t.path.stem), t.path.name),
+        )
+        monitors = [table.path for table in tables if table.path.name.endswith(MONITOR_END)]
+        training = _of_training(monitors)
+        together, monitor_notes = read_monitors(training) if len(training) > 1 else ({}, ())
+        for file, table in ((each.path, each.table) for each in tables):
+            if file in monitors and (file not in training or (together and file != training[0])):
+                continue
+            parts = [_Run(dict(table.series), [file], axis=table.axis)]
+            if table.tracks:
+                found = runs_in_file(table.tracks, file.name)
+                parts = [_Run(_series_of(tracks), [file], notes, axis=table.axis) for tracks, notes in found]
+            elif together and file in training:
+                parts = [_Run(together, training, list(monitor_notes), axis=table.axis)]
+            if file in training[:1]:
+                left_out = [os.path.relpath(path, file.parent) for path in monitors if path not in training]
+                parts[-1].notes += [
+                    f"{name} was left out: its name says that its episodes are evaluations, so its steps are not steps "
+                    "of the training"
+                    for name in left_out
+                ]
+            yield parts
+
+
+def _of_training(monitors: Sequence[Path]) -> list[Path]:
+    """Return the monitor files whose path does not name an evaluation; all files if each path names one."""
+    if not monitors:
+        return []
+    # The name of the folder that holds all files says nothing about single files.
+    base = Path(os.path.commonpath([path.parent for path in monitors]))
+    training = [path for path in monitors if not is_evaluation(str(path.relative_to(base)))]
+    return training or list(monitors)
+
+
+def _continuing(new: Mapping[str, Series], old: Mapping[str, Series]) -> dict[str, Series]:
+    """Join a run's series with a table's series if the run has no point between the table's first and last step."""
+    return {
+        tag: _joined(old[tag], series)
+        for tag, series in new.items()
+        if tag in old and not ((old[tag].steps >= series.steps[0]) & (old[tag].steps <= series.steps[-1])).any()
+    }
+
+
+def _of_evaluations(series: Iterable[Series], others: Mapping[str, Series]) -> Iterator[Series]:
+    """Yield the columns of a table of evaluations; a name that another file of the run uses gets the prefix eval/."""
+    for each in series:
+        is_unclear = each.name in others and not is_evaluation(each.name)
+        yield replace(each, name=f"eval/{each.name}") if is_unclear else each
 
 
 @dataclass
@@ -446,8 +496,8 @@ class _Run:
     """Collect the points of one run while its files are combined.
 
     :param end: wall time of the last point in seconds
-    :param axis: unit of the x-axis, if the run consists only of tables, such as progress.csv; None for a run with event
-        files
+    :param axis: unit of the x-axis, if the run consists only of tables that state it, such as progress.csv; None for a
+        run with event files
     :param final: tags with a single point in a subfolder, such as the final values of ``add_hparams``
     :param n_replaced: number of points that were left out, because a later file logs their steps again
     :param n_repeated: number of points whose steps occur in another file too. These points are kept, because it is not
@@ -517,7 +567,7 @@ class _Run:
         n_points = sum(map(len, self.series.values()))
         return RunData(
             path,
-            SeriesSet(self.series),
+            SeriesSet(self.series, counts_environment_steps=True if self.axis == ENVIRONMENT_STEPS else None),
             files,
             n_points,
             tuple(lines),
@@ -628,8 +678,8 @@ def _starts_again(old: Series, new: Series) -> bool:
 def _continued(run: _Run, tracks: Mapping[str, Track], name: str) -> dict[str, Track]:
     """Leave out the old points of a run that a later file replaces, and return the points of this file.
 
-    A tag may count from its start again although the run continues, such as the episodes of a resumed run. Such a tag
-    keeps its old points, and the returned points are counted on from there.
+    The steps of a tag may start again although the run continues, for example the episode numbers of a resumed run.
+    Such a tag keeps its old points, and the steps of its returned points continue after them.
 
     :param tracks: the points of the later file, by tag
     :param name: name of the later file, for the notes
@@ -664,10 +714,11 @@ def _continued(run: _Run, tracks: Mapping[str, Track], name: str) -> dict[str, T
 def _checkpoint_of(old: Mapping[str, Series], begins: Mapping[str, int], at_checkpoint: set[str]) -> int | None:
     """Return the first environment step of a resumed run; None if the later file does not show it clearly.
 
-    From this step on, tags on environment steps lose their old points, even if the later file has not logged them yet.
+    From this step on, the caller drops the old points of all tags on environment steps. This includes tags that the
+    later file does not hold yet.
 
-    :param begins: first step of each tag that the run and the later file share
-    :param at_checkpoint: those of these tags that do not start again
+    :param begins: first step in the later file, for each tag that the run has too
+    :param at_checkpoint: the tags of ``begins`` that do not count from the start again
     """
     known = {tag for tag in old if is_on_environment_steps(tag)}
     firsts = [begins[tag] for tag in known & at_checkpoint]

@@ -21,6 +21,7 @@ from sb3_visual_td3.common.groups import groups_of
 from sb3_visual_td3.common.input_files import parse_mapping, shown
 from sb3_visual_td3.common.schedules import Constant, parse_schedule
 from sb3_visual_td3.diagnosis.numerals import counted, number, rounded
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.run_settings import Layer, RunSettings, flattened, known_names
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
@@ -34,6 +35,10 @@ _OBJECT = re.compile(r"(?:val|value|start|initial_value)=([-+.\deE]+)")
 _VARIES = 1e-3
 """A logged rate follows a schedule if its first and last value differ by more than this fraction of the larger one."""
 _MIN_POINTS = 5
+_OF_SB3 = {"a2c", "dqn", "ppo", "sac"}
+_OF_SB3_CONTRIB = {"ars", "crossq", "maskableppo", "ppolstm", "qrdqn", "recurrentppo", "tqc", "trpo"}
+_OTHER_ALGORITHMS = _OF_SB3 | _OF_SB3_CONTRIB
+"""Algorithms that are not compared with the references, in lower case and without underscores."""
 
 
 @dataclass(frozen=True)
@@ -445,11 +450,21 @@ def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[Compa
 
     :param settings: settings of the run
     :param series: series of the run
-    :return: the rows; empty if no value of the run is known
+    :return: the rows; empty if no value of the run is known, or if the run is of another algorithm, such as SAC
     """
+    if not _is_comparable(settings, series):
+        return ()
     seen = logged(series)
     rows = [_row(p, settings, seen) for p in reference_table().parameters.values() if _applies(p, settings, series)]
     return tuple(rows) if any(row.ours is not None for row in rows) else ()
+
+
+def _is_comparable(settings: RunSettings, series: SeriesSet) -> bool:
+    """Return whether the reference values, which are TD3's, can fit a run; True if its algorithm is not known."""
+    if recognise(series.names()).family in {Family.ON_POLICY, Family.VALUE_BASED}:
+        return False
+    # run.json has the name of the class. A subclass of VisualTD3 may have any name.
+    return settings.algo is None or settings.algo.replace("_", "") not in _OTHER_ALGORITHMS
 
 
 def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

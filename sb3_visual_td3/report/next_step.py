@@ -20,6 +20,8 @@ from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS, uncounted_steps
 from sb3_visual_td3.diagnosis.verdict import EVIDENCE, LEARNING, STABLE_IN_OWN_SCALE, CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
+from sb3_visual_td3.report.run_axis import axis_of
+from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS
 
 LONG_RUN_FACTOR = 20
 """After a GO, the recommended long run has this many times the steps of the judged run, unless the hyperparameter
@@ -95,16 +97,25 @@ def next_step(analysis: Analysis) -> NextStep:
     return NextStep(f"{fell} {advice.text}".strip(), advice.snippets)
 
 
+_UNIT_OF_AXIS = {"epochs": "epoch", "updates": "update", "iterations": "iteration"}
+
+
 def curve_unit(analysis: Analysis, curve: ReturnCurve) -> str:
-    """Return the unit of the steps of a return curve: "step", "episode", "epoch" or "update"."""
+    """Return the unit of the steps of a return curve: "step", "episode", "epoch", "update" or "iteration"."""
+    axis = analysis.data.axis
+    if axis in _UNIT_OF_AXIS:
+        return _UNIT_OF_AXIS[axis]
     if curve.tag in {tags.EPISODE_REWARD, tags.EPISODE_LENGTH}:
         return "episode"
     if is_standard(curve.tag):
         return "step"
+    # The names show no environment steps, so a table has stated this unit, for all its columns.
+    if axis == ENVIRONMENT_STEPS and axis_of(analysis.series) != axis:
+        return "step"
     tag = return_tag(curve.tag)
-    if tag is not None and len(analysis.series[curve.tag]) > 2 and counts_episodes(tag, analysis.series[curve.tag]):
+    if tag is not None and len(analysis.series[curve.tag]) > 2 and counts_episodes(tag, analysis.series):
         return "episode"
-    return {"epochs": "epoch", "updates": "update"}.get(analysis.data.axis, "step")
+    return "step"
 
 
 def _fall(analysis: Analysis) -> str:
@@ -206,9 +217,11 @@ class _Advice:
         """Return the command that starts a longer run with the settings of this run and a suitable buffer size."""
         settings, n_steps = self.analysis.settings, self.n_steps
         if self.analysis.manifest is None and not self.by_zoo:
+            adapted = "the buffer size and the schedules"
+            if self.analysis.answers.kind.family is Family.ON_POLICY:
+                adapted = "the schedules"
             return NextStep(
-                "Start the long run: the same program with more steps, and with the buffer size and the schedules "
-                "adapted to them."
+                f"Start the long run: the same program with more steps, and with {adapted} adapted to them."
             )
         if n_steps is None:
             return NextStep("Start the long run.")

@@ -43,17 +43,17 @@ class BestPolicy(NamedTuple):
     :ivar step: step of the best level
     :ivar last: level of the return over the last tenth of the points
     :ivar best: best level of the return
-    :ivar is_on_steps: whether the step is an environment step, not an episode
+    :ivar unit: unit of ``step``, such as "step" or "episode"
     """
 
     step: int
     last: float
     best: float
-    is_on_steps: bool = True
+    unit: str = "step"
 
     def when(self) -> str:
-        """Return the step of the best policy as text, preceded by the word "episode" if the steps count episodes."""
-        return number(self.step) if self.is_on_steps else f"episode {number(self.step)}"
+        """Return the step of the best policy as text, preceded by its unit if this is not a step."""
+        return number(self.step) if self.unit == "step" else f"{self.unit} {number(self.step)}"
 
     def in_words(self) -> str:
         """Return the last and the best level of the return as text, such as "90 / 120"."""
@@ -69,7 +69,7 @@ def best_policy(analysis: Analysis) -> BestPolicy | None:
     curve = analysis.curve
     if curve is None or curve.peak_step is None:
         return None
-    return BestPolicy(curve.peak_step, curve.late, curve.peak, curve_unit(analysis, curve) == "step")
+    return BestPolicy(curve.peak_step, curve.late, curve.peak, curve_unit(analysis, curve))
 
 
 def worst_first(analyses: Sequence[Analysis]) -> list[Analysis]:

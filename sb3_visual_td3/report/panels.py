@@ -229,16 +229,15 @@ def reward_panel(terms: tuple[str, ...]) -> Panel:
 RETURNS = "returns"
 
 
-def returns_panel(names: tuple[str, ...], *, counts_episodes: bool) -> Panel:
+def returns_panel(names: tuple[str, ...], x_title: str) -> Panel:
     """Return the panel of the return curves on which the verdict is based.
 
     :param names: tags of the curves, the evaluation first
-    :param counts_episodes: whether the x-axis counts episodes
+    :param x_title: what the x-axis counts
     """
     lines = (
         Line(name, name, LINE_COLOURS[i % len(LINE_COLOURS)], dash=DASHES[i % len(DASHES)])
         for i, name in enumerate(names)
     )
     caption = "The curves that show whether the policy learns."
-    x_title = EPISODE_AXIS if counts_episodes else STEP_AXIS
     return Panel(RETURNS, "Returns", caption, tuple(lines), unit="return", x_title=x_title)

@@ -16,9 +16,11 @@ from sb3_visual_td3.common.groups import GROUP_NAMES
 from sb3_visual_td3.diagnosis.criteria import callbacks_that_ran
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.return_curve import ReturnCurve
 from sb3_visual_td3.diagnosis.series import Series
 from sb3_visual_td3.diagnosis.verdict import Status
 from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.next_step import curve_unit
 from sb3_visual_td3.report.panels import (
     BLACK,
     DASHES,
@@ -356,7 +358,7 @@ ROW_HEIGHT = 28
 _COLOURS = {tags.ALERT_WARNING: ORANGE, tags.ALERT_CRITICAL: RED}
 
 
-def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
+def alert_strip(alerts: Mapping[str, Alert], x_title: str = STEP_AXIS) -> Plot | None:
     """Return the plot of all alerts over the run; None if no alert was ever active."""
     fired = {name: alert for name, alert in alerts.items() if alert.n_active}
     if not fired:
@@ -373,7 +375,7 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
         "margin": {"l": 16, "r": 16, "t": 12, "b": 48},
         "xaxis": {
             **x_axis(),
-            "title": {"text": "environment step", "standoff": 6},
+            "title": {"text": x_title, "standoff": 6},
             "range": [begin - margin, end + margin],
         },
         "yaxis": {"type": "category", "automargin": True, "autorange": "reversed", "ticklabelstandoff": 6},
@@ -443,22 +445,49 @@ def overlays(analyses: Sequence[Analysis]) -> tuple[Plot, ...]:
 
     A quantity has a plot if at least two runs logged it, and at least one run logged more than one point of it.
     """
-    found = (_overlay_plot(panel, analyses) for panel in OVERLAYS)
+    found = [_overlay_plot(panel, analyses, [panel.lines[0].tag] * len(analyses)) for panel in OVERLAYS]
+    found.append(_overlay_of_returns(analyses))
     return in_pairs([plot for plot in found if plot is not None])
 
 
-def _overlay_plot(panel: Panel, analyses: Sequence[Analysis]) -> Plot | None:
+def _overlay_of_returns(analyses: Sequence[Analysis]) -> Plot | None:
+    """Return the plot of the judged curve of each run; None if another overlay shows it, or if their units differ."""
+    judged = [_judged_return(analysis) for analysis in analyses]
+    names = ["" if curve is None else curve.tag for curve in judged]
+    units = {curve_unit(analysis, curve) for analysis, curve in zip(analyses, judged, strict=True) if curve is not None}
+    if len(units) != 1 or set(names) <= {"", tags.EVAL_REWARD}:
+        return None
+    panel = _overlay(RETURNS, "Return", unit="return", x_title=_x_title(units.pop()))
+    return _overlay_plot(panel, analyses, names)
+
+
+def _overlay_plot(panel: Panel, analyses: Sequence[Analysis], names: Sequence[str]) -> Plot | None:
     (of,) = panel.lines
+    # Some runs may be judged by their evaluations and others by the returns of their training.
+    has_one_tag = len({*names} - {""}) == 1
+    labels = [each.name if has_one_tag else f"{each.name}: {tag}" for each, tag in zip(analyses, names, strict=True)]
     lines = [
-        (Line(of.tag, analysis.name, _colour(i), of.magnitude, _dash(i)), series)
-        for i, analysis in enumerate(analyses)
-        if len(series := analysis.series[of.tag].finite)
+        (Line(name, label, _colour(i), of.magnitude, _dash(i)), series)
+        for i, (analysis, name, label) in enumerate(zip(analyses, names, labels, strict=True))
+        if len(series := analysis.series[name].finite)
     ]
     # A single run is not a comparison, and a single point is not a curve.
     if len(lines) < 2 or all(len(series) == 1 for _, series in lines):
         return None
     drawn = curves(lines, log=panel.log)
+    panel = _with_axis(panel, analyses)
     return Plot(panel.id, panel.title, panel.caption, {"data": drawn, "layout": layout(panel, [], [], drawn)})
+
+
+def _with_axis(panel: Panel, analyses: Sequence[Analysis]) -> Panel:
+    """Return a panel whose x-axis says "environment step" only if this is known of the runs."""
+    if panel.x_title != STEP_AXIS:
+        return panel
+    axes = {analysis.data.axis for analysis in analyses}
+    # Where the returns count episodes, the steps of other tags are of an unknown unit.
+    if len(axes) > 1 or axes == {"episodes"}:
+        return replace(panel, x_title="step")
+    return replace(panel, x_title=axes.pop().removesuffix("s"))
 
 
 def _colour(i: int) -> str:
@@ -478,24 +507,38 @@ def plots(analysis: Analysis) -> tuple[Plot, ...]:
     """Return the plots for which the run has data; the plot of the alerts comes second."""
     terms = tuple(term.tag for term in analysis.sections.rewards.terms)
     panels = [*PANELS, reward_panel(terms)]
-    is_foreign = not callbacks_that_ran(analysis.series)
-    judged = tuple(curve.tag for curve in analysis.answers.learning.curves)
-    # Episodes and environment steps cannot share an axis. If curves of both kinds were judged, only the first curve is
-    # drawn.
-    counted = [tag for tag in judged if tag == tags.EPISODE_REWARD]
-    if counted and len(judged) > 1:
-        judged = tuple(tag for tag in judged if tag not in counted)
-    first = FIRST
-    if is_foreign and judged:
-        first = RETURNS
-        panels.insert(0, returns_panel(judged, counts_episodes=judged[0] in counted))
+    first, curve = FIRST, _judged_return(analysis)
+    if curve is not None:
+        shown = [panel.id for panel in panels if any(line.tag == curve.tag for line in panel.lines)]
+        if not shown:
+            panels.insert(0, _returns(analysis, curve))
+        if not callbacks_that_ran(analysis.series):
+            first = shown[0] if shown else RETURNS
     drawn = [plot for panel in panels if (plot := _drawn(panel, analysis)) is not None]
     ordered = [replace(plot, is_wide=True) for plot in drawn if plot.id == first]
-    strip = alert_strip(analysis.alerts)
+    strip = alert_strip(analysis.alerts, _with_axis(PANELS[0], [analysis]).x_title)
     if strip is not None:
         ordered.append(strip)
     ordered += [plot for plot in drawn if plot.id != first]
     return in_pairs(ordered)
+
+
+def _judged_return(analysis: Analysis) -> ReturnCurve | None:
+    """Return the curve that represents the run, if it is a curve of returns and no comparison with baselines."""
+    curve = analysis.curve
+    returns = {each.tag for each in analysis.answers.learning.curves}
+    return None if curve is None or curve.tag not in returns else curve
+
+
+def _returns(analysis: Analysis, curve: ReturnCurve) -> Panel:
+    """Return the panel of the judged curve, and of the other return curves that have the same unit of steps."""
+    unit = curve_unit(analysis, curve)
+    judged = (each for each in analysis.answers.learning.curves if curve_unit(analysis, each) == unit)
+    return returns_panel(tuple(each.tag for each in judged), _x_title(unit))
+
+
+def _x_title(unit: str) -> str:
+    return STEP_AXIS if unit == "step" else unit
 
 
 class Limits(NamedTuple):
@@ -548,4 +591,5 @@ def _drawn(panel: Panel, analysis: Analysis) -> Plot | None:
         shapes += [*alert_bands(analysis.alerts.values()), *line]
         labels += label
     drawn = curves(lines, log=panel.log)
-    return Plot(panel.id, panel.title, panel.caption, {"data": drawn, "layout": layout(panel, shapes, labels, drawn)})
+    figure = {"data": drawn, "layout": layout(_with_axis(panel, [analysis]), shapes, labels, drawn)}
+    return Plot(panel.id, panel.title, panel.caption, figure)

@@ -285,7 +285,8 @@ def _of_the_same_shape(schedule: str, factor: float) -> Any:
 
 
 _PLAIN_TEXT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_WORDS_OF_YAML = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+WORDS_OF_YAML = frozenset(["true", "false", "yes", "no", "on", "off", "null", "y", "n"])
+"""Texts that YAML 1.1 reads as a truth value or as null, unless they are quoted."""
 
 
 def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...]:
@@ -391,9 +392,17 @@ def _float(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    # All other values are quoted as in JSON, whose quoted form is a subset of YAML's.
-    if _PLAIN_TEXT.fullmatch(text) and text.lower() not in _WORDS_OF_YAML:
+    if _PLAIN_TEXT.fullmatch(text) and text.lower() not in WORDS_OF_YAML:
         return text
+    return quoted(text)
+
+
+def quoted(text: str) -> str:
+    """Return a text in YAML's quoted notation, with characters of printable ASCII only.
+
+    :param text: any text
+    """
+    # YAML reads JSON's quoted text, except for the two halves in which JSON escapes a character beyond U+FFFF.
     return "".join(map(_escaped, json.dumps(text, ensure_ascii=False)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
@@ -218,7 +219,7 @@ def _section_table(table: Table) -> list[str]:
     lines = ["| " + " | ".join(_safe(column.heading) for column in table.columns) + " |"]
     # A colon to the right of the dashes aligns a column to the right.
     lines.append("|" + "|".join(" ---: " if column.is_number else " --- " for column in table.columns) + "|")
-    lines += ["| " + " | ".join(_inline(cell) for cell in row) + " |" for row in table.rows]
+    lines += ["| " + " | ".join(_inline(cell, in_table=True) for cell in row) + " |" for row in table.rows]
     lines.append("")
     if table.folded:
         # Markdown within an HTML element is not rendered on its first line, so the caption is plain escaped text.
@@ -233,9 +234,9 @@ def _sentence(sentence: Sentence) -> str:
     return "".join(map(_inline, sentence))
 
 
-def _inline(part: Inline) -> str:
+def _inline(part: Inline, *, in_table: bool = False) -> str:
     if isinstance(part, Code):
-        return f"`{_safe(part.text.replace('`', ''))}`"
+        return f"`{_in_code(part.text, in_table=in_table)}`"
     if isinstance(part, Flag):
         return f"**{FLAG_MARK} {_safe(part.text)}**"
     return _safe(part)
@@ -247,11 +248,26 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [*lines, ""]
 
 
+_ENTITY = re.compile(r"&(?=#?[A-Za-z0-9]+;)")
+_MARKUP = re.compile(
+    r"[\\|`\[*~]"
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # an underscore inside a word, as in ep_rew_mean, is no markup
+)
+
+
 def _safe(text: str) -> str:
     """Escape text of a log, so it can neither end a table cell nor start markup; spaces at both ends stay."""
     begin, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
-    # Line breaks become spaces, because a line break ends a table row. The backslash is escaped first, because it
-    # escapes all other characters.
-    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
-    text = text.replace("<", "&lt;").replace("[", "\\[")
+    # Line breaks become spaces, because a line break ends a table row.
+    text = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    text = _ENTITY.sub("&amp;", text).replace("<", "&lt;")
     return f"{' ' if begin and text else ''}{text}{' ' if end else ''}"
+
+
+def _in_code(text: str, *, in_table: bool) -> str:
+    """Return text of a log for a code span, in which Markdown has no escapes."""
+    text = " ".join(text.replace("`", "").split())
+    if in_table:
+        # A table is split into cells first. A backslash before a bar would cancel the escape of the bar.
+        text = re.sub(r"(\\*)\|", r"\1\1\\|", text)
+    return text

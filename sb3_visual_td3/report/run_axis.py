@@ -22,12 +22,13 @@ from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 SAME_AXIS = 2.0
 """A tag has another x-axis than the run if, at the same moment, their steps differ by more than this factor."""
 IN_ORDER = 0.9
-"""A file counts as written during training if, for at least this fraction of its points, no earlier step is larger. In
-any other file, the order of the points does not show when they were logged."""
+"""A file counts as written during training if at least this fraction of its points are in order: the step of such a
+point is at least as large as all steps before it. In any other file, the order of the points does not show when they
+were logged."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""In a file, all points of a tag may come before the first point with the run's x-axis, or after the last such point.
-In this case, the order of the points is used only if the tag or the run's x-axis has at most this many points, because
-few points may lie on one side by chance."""
+"""In a file, all points of a tag may lie before the first point with the run's x-axis, or all after the last. The order
+of the points is then used only if the tag or the run's x-axis has at most this many points, because only a few points
+may lie on one side by chance."""
 
 
 def axis_of(series: SeriesSet) -> str:
@@ -48,7 +49,7 @@ def axis_of(series: SeriesSet) -> str:
     if any(is_on_episodes(name) for name in names):
         return "episodes"
     returns = [tag for tag in find_returns(names) if tag.source == "training"]
-    if any(len(series[tag.name]) > 2 and counts_episodes(tag, series[tag.name]) for tag in returns):
+    if any(len(series[tag.name]) > 2 and counts_episodes(tag, series) for tag in returns):
         return "episodes"
     counted_by_one = [name for name in names if _counts_by_one(series[name])]
     if any("epoch" in words_of(name) for name in counted_by_one):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import stat
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +25,20 @@ from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import encoding_of, open_regular, read_text, shown
 from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series, StepArray
-from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
+from sb3_visual_td3.diagnosis.tag_search import BARE_REWARD_RANK, EVALUATION_WORDS, find_returns, words_of
 from sb3_visual_td3.report.event_file import Track
+from sb3_visual_td3.report.monitor_file import (
+    MAX_TABLE_BYTES,
+    MONITOR_END,
+    MonitorFile,
+    TableError,
+    number_in_cell,
+    series_of,
+)
 
-MAX_TABLE_BYTES = 64 << 20
-"""A table of more bytes is not read. SB3's progress.csv has a few megabytes after several days of training."""
 MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
-PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
+PROGRESS, EVALUATIONS = "progress.csv", "evaluations.npz"
 OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
 """Names of the files that ``report --format csv`` writes. They repeat other logs, so they are read only if the user
 gives the path of the file itself."""
@@ -84,14 +90,13 @@ _NAME_COLUMNS = ("metric", "key", "tag", "name")
 _RUN_COLUMNS = ("run", "run_id", "run id")
 _NO_SERIES = frozenset(["wall time", "wall_time", "_runtime", "_timestamp", "timestamp", "time", "date", "datetime"])
 _NO_VALUE = frozenset(["", "none", "null", "na", "n/a"])
+_ROWS_AT_BEGIN = 1_000
+"""In this many rows, the reader looks for steps that are not whole numbers."""
+_ROWS_AT_ENDS = 100
+"""In this many rows at both ends of a file, the reader looks for its first and its last step."""
 _RARE = 0.05
 """A column counts as steps only if it rises in at least this fraction of the rows, and drops by a large amount in at
 most this fraction of the rows."""
-_EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_len_mean"
-
-
-class TableError(ValueError):
-    """Report that a table cannot be read. Callers write the name of the file in front of the message."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +104,18 @@ class Table:
     """Hold the content of one table.
 
     :param series: series by name
-    :param axis: unit of the x-axis, such as "environment steps"
+    :param axis: unit of the x-axis, such as "environment steps"; None for a table that TensorBoard exported, because
+        only the names of the series show the unit
     :param notes: remarks on rows that could not be read, and on the choice of the step column
-    :param tracks: the same points in the order of the rows, if the steps go back as after a restart; otherwise empty
+    :param tracks: if the steps go back, as after a restart: the same points in the order of the rows; otherwise empty
+    :param is_cut: whether the last row was left out, because it is cut: the program was killed, or still writes
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
-    axis: str = ENVIRONMENT_STEPS
+    axis: str | None = ENVIRONMENT_STEPS
     notes: tuple[str, ...] = ()
     tracks: Mapping[str, Track] = field(default_factory=dict)
+    is_cut: bool = False
 
 
 def is_sb3_table(name: str) -> bool:
@@ -120,17 +128,92 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in {".csv", ".npz"}
 
 
-def has_step_column(path: Path) -> bool:
-    """Return whether a CSV file begins with a header line that names an x-axis."""
+def is_evaluation(name: str) -> bool:
+    """Return whether the name of a file or folder says that it holds evaluations, such as ``eval.csv``."""
+    return bool(EVALUATION_WORDS & set(words_of(name)))
+
+
+class TableBegin(NamedTuple):
+    """Hold what the beginning of a CSV file shows.
+
+    :ivar step: name of the step column, as in ``STEP_COLUMNS``
+    :ivar returns: names of the returns of episodes. If each row of the table holds a single point, the names are in
+        the first rows or in the file's name, otherwise in the heading. A bare ``reward`` does not count, because it
+        may be the reward of a step.
+    """
+
+    step: str
+    returns: frozenset[str]
+
+
+def table_begin(path: Path) -> TableBegin | None:
+    """Read the beginning of a CSV file.
+
+    :param path: path of the file
+    :return: None if the first line names no x-axis, or if the file cannot be read
+    """
     try:
-        with open_regular(path) as stream:
-            begin = stream.read(MAX_HEADER_BYTES)
-        # The limit may cut a character of a later line in two.
-        line = begin.decode(encoding_of(begin), "replace").splitlines()[0]
-        heading = next(csv.reader([line], delimiter=_separator(line)))
+        lines = _lines_at_begin(path)
+        separator = _separator(lines[0])
+        heading = next(csv.reader(lines[:1], delimiter=separator))
+        steps = _find_columns(heading, STEP_COLUMNS)
+        if not steps or len(heading) < 2:
+            return None
+        at_name = _find_column(heading, _NAME_COLUMNS)
+        if _find_column(heading, ("value",)) is None:
+            others = [cell if at not in steps else "" for at, cell in enumerate(heading)]
+            metrics = {name for _, name in _metric_names(others, steps[0], set())}
+        elif at_name is None:
+            metrics = {_name_in_file_name(path)}
+        else:
+            rows = csv.reader(lines[1:], delimiter=separator)
+            metrics = {row[at_name] for row in rows if len(row) == len(heading)}
     except (OSError, IndexError, StopIteration, csv.Error):
-        return False
-    return _find_column(heading, STEP_COLUMNS) is not None and len(heading) > 1
+        return None
+    returns = frozenset(tag.name for tag in find_returns(metrics) if tag.rank != BARE_REWARD_RANK)
+    return TableBegin(_in_step_columns(heading[steps[0]]), returns)
+
+
+def follow_one_another(paths: Iterable[Path]) -> bool:
+    """Return whether the steps of each CSV file begin after those of the file before, as in a run that was continued.
+
+    :param paths: paths of the files, in any order
+    """
+    ranges = []
+    for path in paths:
+        steps = _first_and_last_step(path)
+        if steps is None:
+            return False
+        ranges.append(steps)
+    ranges.sort()
+    return all(before[1] < after[0] for before, after in pairwise(ranges))
+
+
+def _first_and_last_step(path: Path) -> tuple[int, int] | None:
+    """Return the first step of a CSV file, and the largest of its last steps, without reading the whole file."""
+    try:
+        lines = _lines_at_begin(path)
+        with open_regular(path) as stream:
+            stream.seek(max(0, stream.seek(0, io.SEEK_END) - MAX_HEADER_BYTES))
+            # Numbers and separators are ASCII. Without the zero bytes, this also reads those of UTF-16.
+            end = stream.read(MAX_HEADER_BYTES).decode("latin-1").replace("\0", "").splitlines()
+        separator = _separator(lines[0])
+        heading = next(csv.reader(lines[:1], delimiter=separator))
+        at_step = _find_columns(heading, STEP_COLUMNS)[0]
+        first, last = (
+            [step for row in csv.reader(part, delimiter=separator) if (step := _step_in(row, at_step)) is not None]
+            for part in (lines[1:_ROWS_AT_ENDS], end[-_ROWS_AT_ENDS:])
+        )
+        return first[0], max(last)
+    except (OSError, IndexError, ValueError, StopIteration, csv.Error):
+        return None
+
+
+def _lines_at_begin(path: Path) -> list[str]:
+    with open_regular(path) as stream:
+        begin = stream.read(MAX_HEADER_BYTES)
+    # The limit may cut a character of a later line in two.
+    return begin.decode(encoding_of(begin), "replace").replace("\0", "").splitlines()
 
 
 class TableFile:
@@ -170,9 +253,14 @@ class TableFile:
                 self._problem = str(error)
         return had_points or bool(self.table.series)
 
-    def notes(self) -> list[str]:
-        """Return one line that says why the file could not be read, or lines on rows that were left out."""
-        notes = self.table.notes if self._problem is None else (self._problem,)
+    def notes(self, is_growing: bool = False) -> list[str]:
+        """Return one line that says why the file could not be read, or lines on rows that were left out.
+
+        :param is_growing: whether the file is still being written; a cut last row then gets no note
+        """
+        notes = list(self.table.notes if self._problem is None else (self._problem,))
+        if self.table.is_cut and not is_growing:
+            notes.append("the last row is cut and was left out")
         return [f"{self.path.name}: {note}" for note in notes]
 
 
@@ -194,129 +282,11 @@ def read_table(path: Path) -> Table:
         ) from error
     try:
         if path.name.endswith(MONITOR_END):
-            episodes, n_unreadable = _episodes_in(text)
-            return Table(_of_episodes(episodes), notes=_note_on_rows(n_unreadable))
+            found = MonitorFile.read(text)
+            return Table(series_of(found.episodes), notes=found.notes())
         return _columns(path, text)
     except csv.Error as error:
         raise TableError(f"the file was left out, because it is not a CSV file ({error})") from error
-
-
-def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
-    """Read the monitor files of a run, one for each parallel environment, as one sequence of episodes.
-
-    :param paths: paths of the files
-    :return: series by name; empty if a file cannot be read
-    """
-    try:
-        episodes = [episode for path in paths for episode in _episodes_in(read_text(path, MAX_TABLE_BYTES))[0]]
-        return _of_episodes(sorted(episodes, key=lambda episode: (episode.session, episode.at_s)))
-    except (ValueError, OSError, csv.Error):
-        return {}
-
-
-# ---- Monitor files
-
-
-class _Episode(NamedTuple):
-    """Hold one row of a monitor file, which is one episode.
-
-    :ivar session: number of the session, from 0; a resumed run may append its episodes to the file
-    :ivar at_s: time at which the episode ended
-    """
-
-    session: int
-    at_s: float
-    reward: float
-    length: float
-
-
-def _of_episodes(ended: Sequence[_Episode]) -> dict[str, Series]:
-    """Return the series that SB3's logger would have written for some episodes.
-
-    The x-axis is the number of environment steps of all environments together.
-    """
-    if not ended:
-        raise TableError("the file holds no finished episode")
-    rewards = np.array([episode.reward for episode in ended])
-    lengths = np.array([float(int(episode.length)) for episode in ended])
-    ends = np.cumsum(lengths)
-    # A sum of more than 64 bits cannot be a number of steps, so an episode with such a sum is left out.
-    is_usable = ends < MAX_STEP
-    steps = ends[is_usable].astype(np.int64)
-    return {
-        name: Series(name, steps, _means_of_the_last(values, ROLLOUT_WINDOW)[is_usable])
-        for name, values in ((_EPISODE_REWARD_MEAN, rewards), (_EPISODE_LENGTH_MEAN, lengths))
-    }
-
-
-def _note_on_rows(n_unreadable: int) -> tuple[str, ...]:
-    if n_unreadable == 0:
-        return ()
-    return (f"left out: {counted(n_unreadable, 'row')} without a return or a length that is a number",)
-
-
-def _episodes_in(text: str) -> tuple[list[_Episode], int]:
-    """Read the episodes of one monitor file, in the order of the file.
-
-    :return: the episodes, and the number of rows that could not be read; the last row does not count, because a run
-        that was killed may have cut it in the middle
-    :raises TableError: if the text is not a monitor file
-    """
-    lines = text.splitlines()
-    start_s = 0.0
-    if lines and lines[0].startswith("#"):
-        start_s = _start_time(lines[0])
-        lines = lines[1:]
-    rows = csv.reader(lines)
-    heading = [cell.strip() for cell in next(rows, [])]
-    if not {"r", "l"} <= set(heading):
-        raise TableError('the file was left out, because it has no columns "r" and "l". SB3\'s Monitor writes them')
-    at_r, at_l = heading.index("r"), heading.index("l")
-    at_t = heading.index("t") if "t" in heading else None
-    episodes: list[_Episode] = []
-    unreadable: list[int] = []
-    n_rows = session = 0
-    reached_s = 0.0
-    for n_rows, row in enumerate(filter(None, rows), 1):
-        reward = length = None
-        if len(row) >= len(heading):
-            reward, length = _number(row[at_r]), _number(row[at_l])
-        if reward is None or length is None or not 0 < length < MAX_STEP:
-            unreadable.append(n_rows)
-            continue
-        # Without a column of times, the episodes keep the order of the rows.
-        seconds: float | None = float(len(episodes))
-        if at_t is not None:
-            seconds = _number(row[at_t])
-        if seconds is not None and math.isfinite(seconds):
-            # SB3's Monitor appends without a new header line, and its times begin at 0 again. A clock that was set back
-            # by a few seconds does not begin a session.
-            session += seconds < 0.9 * reached_s
-            reached_s = seconds
-        episodes.append(_Episode(session, start_s + reached_s, reward, length))
-    return episodes, sum(row < n_rows for row in unreadable)
-
-
-def _means_of_the_last(values: FloatArray, n: int) -> FloatArray:
-    """Return a moving mean: at each value, the mean of this value and of up to ``n - 1`` values before it."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        first = np.cumsum(values[:n]) / np.arange(1, min(n, len(values)) + 1)
-        if len(values) <= n:
-            return first
-        # A difference of running sums would be faster, but one infinite reward would spoil all means after it.
-        return np.concatenate([first, np.lib.stride_tricks.sliding_window_view(values[1:], n).mean(axis=1)])
-
-
-def _start_time(line: str) -> float:
-    try:
-        started = json.loads(line[1:]).get("t_start", 0.0)
-    except (ValueError, AttributeError, RecursionError):
-        return 0.0
-    is_number = isinstance(started, int | float) and not isinstance(started, bool)
-    # An integer of 400 digits is valid JSON, but too large for a double.
-    if not is_number or not abs(started) < 1e18:
-        return 0.0
-    return float(started)
 
 
 # ---- Tables with a step column
@@ -353,7 +323,11 @@ def _columns(path: Path, text: str) -> Table:
                 f"the x-axis is the column {shown(heading[at_step])}, because the column "
                 f"{shown(heading[step_columns[0]])} does not rise from row to row"
             )
-    axis = _AXIS_OF_COLUMN.get(heading[at_step].strip().lower(), STEPS)
+    axis = None if _is_of_tensorboard(heading) else _AXIS_OF_COLUMN.get(_in_step_columns(heading[at_step]), STEPS)
+    cut = _cut_row(text, separator, at_step if at_value is None else None)
+    if cut:
+        rows = _rows(text[: -len(cut)], separator)
+        next(rows)
     runs: set[str] = set()
     unread: _Unread = {}
     if at_value is not None:
@@ -363,6 +337,12 @@ def _columns(path: Path, text: str) -> Table:
     if len(runs) > 1:
         raise TableError(
             f"the file was left out, because it holds {len(runs)} runs: export each run into a separate file"
+        )
+    fraction = _first_fraction(islice(_rows(text, separator), _ROWS_AT_BEGIN), at_step)
+    if fraction is not None:
+        notes.append(
+            f"the steps in the column {shown(heading[at_step])} are not whole numbers, and were rounded towards 0; the "
+            f"first is {shown(fraction)}"
         )
     notes += [
         f"left out: {counted(len(cells), 'value')} in the column {shown(name)}, not a number; the first is "
@@ -377,11 +357,32 @@ def _columns(path: Path, text: str) -> Table:
     # The rows of a table with one row for each point have no known order.
     if at_value is not None or not _is_counter_that_goes_back(tracks):
         tracks = {}
-    return Table(series, axis, tuple(notes), tracks)
+    return Table(series, axis, tuple(notes), tracks, is_cut=bool(cut))
 
 
 def _rows(text: str, separator: str) -> Iterator[list[str]]:
     return csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+
+
+def _cut_row(text: str, separator: str, at_step: int | None) -> str:
+    """Return the last row if it is cut, because the program was killed or still writes; otherwise an empty text.
+
+    A row without a newline is cut if it has fewer cells than the row before. It is also cut if its last cell is a step
+    that is smaller than the step of the row before, such as ``1.5,10`` for ``1.5,100000``.
+
+    :param at_step: index of the step column; None if the steps of the table have no order
+    """
+    *_, line_before, line = f"\n\n{text}".rsplit("\n", 2)
+    # A line with a quote may be a part of a row, because quoted text may contain newlines.
+    if not line or "\r" in line or '"' in line:
+        return ""
+    before, last = (next(csv.reader([each], delimiter=separator), []) for each in (line_before, line))
+    if len(last) < len(before):
+        return line
+    if at_step != len(last) - 1:
+        return ""
+    step, step_before = _step_in(last, at_step), _step_in(before, at_step)
+    return line if step is not None and step_before is not None and step < step_before else ""
 
 
 def _counter_among(candidates: Sequence[int], rows: Iterable[Sequence[str]]) -> int:
@@ -400,6 +401,14 @@ def _counter_among(candidates: Sequence[int], rows: Iterable[Sequence[str]]) -> 
     return next((at for at in candidates if _is_counter(np.array(steps[at], np.int64))), candidates[0])
 
 
+def _is_of_tensorboard(heading: Sequence[str]) -> bool:
+    """Return whether TensorBoard exported a table. Its column ``step`` then holds the steps of an event file.
+
+    In other tables, such as exports of Weights & Biases, the column ``step`` may count anything.
+    """
+    return {_in_step_columns(cell) for cell in heading} == {"wall_time", "step", "value"}
+
+
 def _is_counter(steps: StepArray) -> bool:
     """Return whether numbers rise from row to row, except at a restart and for rows that come slightly late."""
     if steps.size < 2:
@@ -415,7 +424,11 @@ def _is_counter_that_goes_back(tracks: Mapping[str, Track]) -> bool:
 
 
 def _separator(line: str) -> str:
-    """Return the separator with which the first line of a table has a step column; a comma if none has."""
+    """Return the separator of a table: a comma, a semicolon or a tab.
+
+    The separator splits the first line into columns, and one of them is a step column. If no separator does this, the
+    result is a comma.
+    """
     for separator in (",", ";", "\t"):
         heading = next(csv.reader([line], delimiter=separator), [])
         if len(heading) > 1 and _find_column(heading, STEP_COLUMNS) is not None:
@@ -533,7 +546,7 @@ def _metric_names(heading: Sequence[str], at_step: int, runs: set[str]) -> list[
 def _name_in_file_name(path: Path) -> str:
     """Return the tag in the name of a file that TensorBoard exported: ``run-RUN-tag-rollout_ep_rew_mean.csv``."""
     name = path.stem.rpartition("-tag-")[2]
-    for known in (_EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN, *tags.TAGS):
+    for known in (tags.OF_SB3["ep_rew_mean"], tags.OF_SB3["ep_len_mean"], *tags.TAGS):
         if known.replace("/", "_") == name:
             return known
     return name.replace("_", "/", 1)
@@ -545,9 +558,14 @@ def _find_column(heading: Sequence[str], wanted: Sequence[str]) -> int | None:
 
 def _find_columns(heading: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Return the indices of the wanted columns that a table has, in the order of ``wanted``."""
-    known = [cell.strip().lstrip("\ufeff").lower().replace(" ", "_") for cell in heading]
+    known = [_in_step_columns(cell) for cell in heading]
     names = [name.replace(" ", "_") for name in wanted]
     return [known.index(name) for name in names if name in known]
+
+
+def _in_step_columns(cell: str) -> str:
+    """Return the name of a column in the form in which ``STEP_COLUMNS`` lists names."""
+    return cell.strip().lstrip("\ufeff").lower().replace(" ", "_")
 
 
 def _step_in(row: Sequence[str], at: int) -> int | None:
@@ -557,16 +575,17 @@ def _step_in(row: Sequence[str], at: int) -> int | None:
     return int(step)
 
 
+def _first_fraction(rows: Iterable[Sequence[str]], at: int) -> str | None:
+    """Return the first step that is not a whole number; None if there is no such step."""
+    for row in rows:
+        step = _step_in(row, at)
+        if step is not None and step != number_in_cell(row[at]):
+            return row[at]
+    return None
+
+
 def _number_in(row: Sequence[str], at: int) -> float | None:
-    return _number(row[at]) if at < len(row) else None
-
-
-def _number(cell: str) -> float | None:
-    """Return the number in a cell; None for an empty cell, and for text."""
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+    return number_in_cell(row[at]) if at < len(row) else None
 
 
 # ---- evaluations.npz

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from sb3_visual_td3.diagnosis.tag_search import (
 )
 from sb3_visual_td3.diagnosis.two_questions import environment_steps
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
+from sb3_visual_td3.report.recommendation import WORDS_OF_YAML, quoted
 from sb3_visual_td3.report.run_axis import axis_of
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
@@ -148,7 +148,7 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
     :raises UnreadableRunError: if two tags would get the same name
     """
     logged = set(data.series.names())
-    if axis_of(data.series) == ENVIRONMENT_STEPS:
+    if ENVIRONMENT_STEPS in {data.axis, axis_of(data.series)}:
         data = _with_checked_axis(data)
     if given is not None:
         chosen = {theirs: targets for theirs, targets in given.targets.items() if theirs in logged}
@@ -164,12 +164,12 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
 
 
 def _with_checked_axis(data: RunData) -> RunData:
-    """Check whether the steps of a run are environment steps, as the names of its tags say."""
+    """Check whether the steps of a run are environment steps, as its files or the names of its tags say."""
     if data.axis == ENVIRONMENT_STEPS and environment_steps(data.series) is None:
         data = replace(data, axis=STEPS)
     # A table may state another unit than its names.
     if data.axis != ENVIRONMENT_STEPS:
-        data = replace(data, series=replace(data.series, may_count_environment_steps=False))
+        data = replace(data, series=replace(data.series, counts_environment_steps=False))
     return data
 
 
@@ -336,7 +336,6 @@ def _guesses(data: RunData) -> dict[str, str]:
 def _as_key(name: str) -> str:
     """Write a name as the key of a YAML mapping; names from event files may hold any character."""
     plain = name.replace("/", "").replace("_", "").replace("-", "").replace(".", "")
-    if plain.isascii() and plain.isalnum() and name[0].isalpha():
+    if plain.isascii() and plain.isalnum() and name[0].isalpha() and name.lower() not in WORDS_OF_YAML:
         return name
-    # JSON's quoted text is a subset of YAML's.
-    return json.dumps(name)
+    return quoted(name)

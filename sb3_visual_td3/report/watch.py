@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -32,7 +33,7 @@ class FoundRuns(NamedTuple):
 
     :ivar runs: name and files of each run
     :ivar waiting: one line for each path without an event file yet
-    :ivar problems: one line for each path that cannot be read
+    :ivar problems: one line for each path, and for each folder below a path, that cannot be read
     """
 
     runs: Sequence[tuple[str, RunFiles]]
@@ -74,12 +75,18 @@ class Job(Protocol):
 class _Watched:
     """Hold the state of one watched run at the last check.
 
-    :param analysis: result of the last check; None if the run's files hold no point yet
+    :param files: the run's files at the last check
+    :param analysis: result of the last check; None if the run's files hold no point yet, or if it could not be judged
+    :param problem: why the points that were read could not be judged; None if they could
+    :param is_refused: whether the points were read, but could not be judged
     :param said: the last verdict and cause that were printed
     """
 
     reader: RunReader
+    files: Sequence[Path] = ()
     analysis: Analysis | None = None
+    problem: str | None = None
+    is_refused: bool = False
     said: str = NOTHING_YET
     ending: Ending = ONGOING
 
@@ -100,8 +107,8 @@ class Watch:
         self._quiet_s = quiet_s
         self._watched: dict[Path, _Watched] = {}
         self._complaints: set[str] = set()
-        self.problems: Sequence[str] = ()
         self.written: Sequence[Path] = ()
+        self._must_write = False
         self.is_over = False
 
     @property
@@ -109,15 +116,21 @@ class Watch:
         """Return the runs that could be judged at the last check."""
         return [run.analysis for run in self._watched.values() if run.analysis is not None]
 
+    @property
+    def is_refused(self) -> bool:
+        """Return whether a run could be read but not judged."""
+        return any(run.is_refused for run in self._watched.values())
+
     def look(self) -> None:
         """Read new points, judge the runs, write the reports, and print every change."""
         found = self._job.find()
         problems = list(found.problems)
         places = {files.path.resolve(): (name, files) for name, files in found.runs}
-        is_changed = self._drop_vanished_runs(places)
+        is_changed = self._drop_vanished_runs({place: files for place, (_, files) in places.items()})
         are_finished = bool(places) and not found.waiting
         for place, (name, files) in places.items():
             run = self._watched.setdefault(place, _Watched(RunReader(files.path)))
+            run.files = files.files
             # Read run.json before the event files. In the other order, a run could log points and end in between, and
             # these points would be missed.
             ending = self._job.ending(files)
@@ -131,13 +144,26 @@ class Watch:
                 problems.append(one_line(error))
                 are_finished = False
                 continue
+            if run.problem is not None:
+                problems.append(run.problem)
+            if run.analysis is not None and run.analysis.name != name:  # a second run has appeared beside this one
+                run.analysis = replace(run.analysis, name=name)
+                is_changed = True
             is_changed |= has_new
             are_finished &= ending.is_over and (not has_new or self._is_quiet(files))
-        self._complain_once([*(f"waiting: {line}" for line in found.waiting), *problems])
-        self.problems = problems
+        lines = [*(f"waiting: {line}" for line in found.waiting), *problems]
         # Writing the reports only on a change keeps their modification times meaningful for other programs.
-        if is_changed and self.analyses:
-            self.written = self._job.publish(self.analyses, problems)
+        self._must_write |= is_changed
+        if self._must_write and self.analyses:
+            try:
+                self.written = self._job.publish(self.analyses, problems)
+                self._must_write = False
+            except OSError as error:
+                # A wrong --output shows at the first check. Later the cause may pass, such as a full disk.
+                if not self.written or are_finished:
+                    raise
+                lines.append(f"the reports could not be written: {one_line(error)}")
+        self._complain_once(lines)
         self.is_over = are_finished
 
     def _read(self, run: _Watched, name: str, files: RunFiles, ending: Ending) -> bool:
@@ -148,31 +174,40 @@ class Watch:
         if ending != run.ending:
             _say_ending(name, ending)
         run.ending = ending
+        # The problem is kept until the run has new points, because every report and the exit code show it.
+        run.analysis, run.problem, run.is_refused = None, None, False
         try:
             data = run.reader.data(is_growing=not ending.is_over)
-        except UnreadableRunError:
-            # A run that has just started has no points yet, which is an error only once it is over.
+        except UnreadableRunError as error:
+            # A run that has just started has no points yet, which is a problem only once it is over.
             if ending.is_over:
-                raise
-            run.analysis = None
+                run.problem = one_line(error)
         else:
-            run.analysis = self._job.analyse(name, files, data)
+            try:
+                run.analysis = self._job.analyse(name, files, data)
+            except (UnreadableRunError, OSError) as error:
+                run.problem, run.is_refused = one_line(error), True
         self._say_change(run, name)
         return True
 
     def _say_change(self, run: _Watched, name: str) -> None:
         new = NOTHING_YET if run.analysis is None else _state(run.analysis)
         if new != run.said:
-            print_lines([_change_line(name, run.analysis, run.said, new)])
+            print_lines([_change_line(name, run, new)])
             if self._on_change:
                 run_on_change(self._on_change, change_variables(name, run.reader.path, run.analysis, run.said))
             run.said = new
 
-    def _drop_vanished_runs(self, places: Collection[Path]) -> bool:
-        gone = self._watched.keys() - set(places)
-        for place in gone:
+    def _drop_vanished_runs(self, found: Mapping[Path, RunFiles]) -> bool:
+        gone = self._watched.keys() - found.keys()
+        for place in sorted(gone):
             run = self._watched.pop(place)
-            if run.said != NOTHING_YET:
+            # If seed2.csv appears beside seed1.csv, the run of the folder becomes the run of seed1.csv. The verdict of
+            # this run has been printed already.
+            successors = [successor for successor, files in found.items() if not set(run.files).isdisjoint(files.files)]
+            for successor in successors:
+                self._watched.setdefault(successor, _Watched(RunReader(found[successor].path), said=run.said))
+            if run.said != NOTHING_YET and not successors:
                 print_lines([f"{_now()}  {place.name}: {run.said} -> {NOTHING_YET}: its event files are gone"])
         return bool(gone)
 
@@ -277,18 +312,30 @@ def run_on_change(command: Sequence[str], variables: Mapping[str, str]) -> None:
     :param variables: additional environment variables
     """
     try:
-        done = subprocess.run(
-            list(command),
-            env={**os.environ, **variables},
-            stdin=subprocess.DEVNULL,
-            timeout=ON_CHANGE_TIMEOUT_S,
-            check=False,
+        process = subprocess.Popen(
+            list(command), env={**os.environ, **variables}, stdin=subprocess.DEVNULL, start_new_session=True
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         complain(f"--on-change: {one_line(error)}")
         return
-    if done.returncode:
-        complain(f"--on-change: {command[0]} ended with exit code {done.returncode}")
+    try:
+        code = process.wait(ON_CHANGE_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        _end(process)
+        complain(f"--on-change: {one_line(error)}")
+        return
+    except KeyboardInterrupt:
+        _end(process)
+        raise
+    if code:
+        complain(f"--on-change: {command[0]} ended with exit code {code}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program together with the programs that it started, such as the commands of a shell script."""
+    # The program leads a session of its own, so its group has its process id.
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _say_ending(name: str, ending: Ending) -> None:
@@ -304,12 +351,14 @@ def _state(analysis: Analysis) -> str:
     return analysis.verdict.value + (f" ({analysis.cause.id})" if analysis.cause else "")
 
 
-def _change_line(name: str, analysis: Analysis | None, old: str, new: str) -> str:
+def _change_line(name: str, run: _Watched, new: str) -> str:
+    analysis = run.analysis
     if analysis is None:
-        return f"{_now()}  {name}: {old} -> {new}: its event files no longer hold any point"
+        why = run.problem or "its event files no longer hold any point"
+        return f"{_now()}  {name}: {run.said} -> {new}: {why}"
     n_steps = analysis.series.n_steps
     at = "" if n_steps is None else f"  step {n_steps:,}"
-    return f"{_now()}  {name}{at}: {old} -> {new}: {_why(analysis)}"
+    return f"{_now()}  {name}{at}: {run.said} -> {new}: {_why(analysis)}"
 
 
 def _why(analysis: Analysis) -> str:

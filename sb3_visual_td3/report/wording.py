@@ -211,18 +211,32 @@ def run_line(analysis: Analysis) -> str:
 
 def length_in_words(analysis: Analysis) -> str:
     """Return the length of a run with its unit, such as "5,000 environment steps"."""
-    steps, curve = analysis.series.n_steps, analysis.curve
+    steps = analysis.series.n_steps
     if steps is None:
         return "unknown length"
     # A reader would take a number of episodes or epochs for environment steps, so the unit is stated. Other code may
     # log its returns over episodes and its losses over updates. The largest step of all tags is then not a number of
     # episodes.
-    if analysis.data.axis == "episodes" and curve is not None and curve.last_step is not None:
-        if curve_unit(analysis, curve) == "episode" and curve.last_step < steps:
-            # With the lengths of the episodes, their sum is the number of environment steps.
-            if tags.EPISODE_LENGTH in analysis.series:
-                return f"{curve.last_step:,} episodes, {steps:,} environment steps"
-            return f"{curve.last_step:,} episodes, other tags up to step {steps:,}"
-        if curve_unit(analysis, curve) != "episode":
+    if analysis.data.axis == "episodes":
+        n_episodes = _n_episodes(analysis)
+        if n_episodes is None:
             return f"{steps:,} steps"
+        # With the lengths of the episodes, their sum is the number of environment steps.
+        if tags.EPISODE_LENGTH in analysis.series:
+            return f"{n_episodes:,} episodes, {steps:,} environment steps"
+        other = f", other tags up to step {steps:,}" if n_episodes < steps else ""
+        return f"{n_episodes:,} episodes{other}"
     return f"{steps:,} {analysis.data.axis}"
+
+
+def _n_episodes(analysis: Analysis) -> int | None:
+    """Return the number of episodes of a run, as the tags over episodes show it; None if no tag is over episodes."""
+    over_episodes = [name for name in analysis.series.names() if tags.is_on_episodes(name)]
+    curve = analysis.curve
+    if curve is not None and curve_unit(analysis, curve) == "episode":
+        over_episodes.append(curve.tag)
+    if curve is None and not over_episodes:
+        over_episodes = [*analysis.series.names()]
+    steps = [analysis.series[name].steps for name in over_episodes]
+    # Episodes are numbered from 0 or from 1.
+    return max((int(each[-1]) + (each[0] == 0) for each in steps if len(each)), default=None)

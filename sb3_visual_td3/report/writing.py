@@ -15,7 +15,7 @@ from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.document import escaped_in_json, visible
 from sb3_visual_td3.report.sections.availability import Metric
 from sb3_visual_td3.runs.durable_files import write_atomically
-from sb3_visual_td3.runs.manifest import FILE_NAME
+from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
 """Matches the place before a character that can start a formula in a spreadsheet: ``=``, ``+``, ``-``, ``@`` or the
@@ -83,17 +83,22 @@ def _csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return the folders for the reports, in the order in which to try them.
 
-    Without --output, the current folder is returned. If only one path was requested and it holds a run.json, it comes
-    before the current folder. A folder without a run.json may belong to another program.
+    Without --output, the current folder is returned. If only one path was requested and it holds a valid run.json, it
+    comes before the current folder. Any other folder may belong to another program. Sacred, for example, also writes
+    files with the name run.json.
 
     :param output: the folder of --output, or None
     :param paths: the paths that were requested
     """
     if output is not None:
         return (output,)
-    if len(paths) == 1 and (paths[0] / FILE_NAME).is_file():
-        return (paths[0], Path())
-    return (Path(),)
+    if len(paths) != 1:
+        return (Path(),)
+    try:
+        RunManifest.read(paths[0] / FILE_NAME)
+    except (ValueError, OSError):
+        return (Path(),)
+    return (paths[0], Path())
 
 
 def write_reports(folders: Sequence[Path], contents: dict[str, str]) -> tuple[Path, ...]:

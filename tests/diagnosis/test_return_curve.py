@@ -348,7 +348,30 @@ def test_a_hundred_thousand_points_are_judged_like_a_hundred() -> None:
 def test_an_episode_axis_is_distinguished_from_a_step_axis(name: str, steps: FloatArray, expected: bool) -> None:
     tag = return_tag(name)
     assert tag is not None
-    assert counts_episodes(tag, Series(name, steps, np.zeros(steps.size))) is expected
+    assert counts_episodes(tag, SeriesSet.of([Series(name, steps, np.zeros(steps.size))])) is expected
+
+
+@pytest.mark.parametrize(
+    ("every", "loss_steps", "states_unit", "expected"),
+    [
+        (50, np.arange(100, 5_001, 100), None, False),  # episodes of 50 steps, and losses over the same axis
+        (50, np.arange(4_000, 5_001), None, False),  # the losses begin after a warm-up
+        (50, np.arange(100, 50_001, 100), None, True),  # 50,000 steps, and 5,000 episodes
+        (50, np.arange(0), None, True),
+        (50, np.arange(0), True, False),
+        (50, np.arange(100, 5_001, 100), False, True),
+        (1, np.arange(1, 101), None, True),  # both are logged once per episode
+    ],
+)
+def test_other_tags_show_that_episodes_of_a_fixed_length_are_on_environment_steps(
+    every: int, loss_steps: FloatArray, states_unit: bool | None, expected: bool
+) -> None:
+    returns = series(noise(100), "episode_reward", every)
+    losses = Series("train/actor_loss", loss_steps, np.zeros(loss_steps.size))
+    run = SeriesSet({each.name: each for each in (returns, losses)}, counts_environment_steps=states_unit)
+    tag = return_tag("episode_reward")
+    assert tag is not None
+    assert counts_episodes(tag, run) is expected
 
 
 # ---- The mean of all episodes so far

@@ -183,6 +183,14 @@ def test_reward_imbalance_requires_a_term_that_dominates_at_the_end_and_reports_
     assert reward_imbalance.diagnose(early) is None
 
 
+def test_returns_below_reward_are_not_terms_of_the_reward() -> None:
+    """A run that logs no other returns may name them reward/train and reward/eval."""
+    returns = [points("reward/eval", np.full(40, 20.0)), points("reward/train", np.full(40, 1.0))]
+    assert reward_imbalance.diagnose(SeriesSet.of(returns)) is None
+    terms = [*returns, points(tags.EPISODE_REWARD, np.full(40, 21.0))]
+    assert reward_imbalance.diagnose(SeriesSet.of(terms)) is not None
+
+
 def collapsing(dominating: float) -> SeriesSet:
     lengths = Series(tags.EPISODE_LENGTH, np.arange(60), np.repeat([100.0, 10.0], [20, 40]))
     terms = [points("reward/progress", np.full(40, dominating)), points("reward/comfort", np.full(40, 0.1))]

@@ -14,8 +14,8 @@ def random_frames(seed, n=3, channels=4):
 
 def test_std_and_change_equal_loops_over_pixels():
     new, old = random_frames(0), random_frames(1)
-    stds = [np.std(new[i, c].astype(float)) for i in range(3) for c in range(4)]
-    assert float(frame_std(th.as_tensor(new))) == pytest.approx(np.mean(stds), rel=1e-6)
+    stds = [np.mean([np.std(new[i, c].astype(float)) for c in range(4)]) for i in range(3)]
+    assert float(frame_std(th.as_tensor(new))) == pytest.approx(min(stds), rel=1e-6)
     changes = [abs(int(a) - int(b)) for a, b in zip(new.ravel(), old.ravel(), strict=True)]
     assert float(frame_change(th.as_tensor(new), th.as_tensor(old))) == pytest.approx(np.mean(changes), rel=1e-6)
     assert float(frame_change(th.as_tensor(old), th.as_tensor(new))) == pytest.approx(np.mean(changes), rel=1e-6)
@@ -71,6 +71,24 @@ def test_a_change_is_seen_even_if_the_environment_reuses_its_array():
         buffer[:] = value
         camera.see(buffer, 0)
     assert camera.read()[tags.FRAME_CHANGE] == 9.0
+
+
+@pytest.mark.parametrize("n_working", [0, 1, 3])
+def test_a_covered_lens_is_seen_although_those_of_other_environments_work(n_working):
+    camera, covered = CameraMonitor(sample_freq=2), np.full((1, 4, 6, 5), 7, np.uint8)
+    for step in range(12):
+        camera.see(np.concatenate([covered, random_frames(step, n=n_working)]), step)
+    assert camera.read()[tags.FRAME_STD] == 0.0
+
+
+def test_a_car_that_stands_still_is_no_frozen_camera_if_another_one_drives():
+    """A car may wait at red lights for hundreds of steps."""
+    camera, still = CameraMonitor(sample_freq=10), random_frames(0, n=1)
+    for step in range(400):
+        camera.see(np.concatenate([still, random_frames(step, n=1)]), step)
+    points = camera.read_points()
+    assert min(value for _, value in points[tags.FRAME_CHANGE]) > 10
+    assert min(value for _, value in points[tags.FRAME_STD]) > 10
 
 
 def test_one_frozen_camera_of_two_is_seen_and_vectors_are_ignored():

@@ -179,13 +179,36 @@ def test_reports_are_written_into_the_run_folder_only_if_it_has_run_json(report:
     assert len(list((tmp_path / "run").glob("report.*"))) == 3
 
 
+def test_no_report_is_written_into_a_folder_with_the_run_json_of_another_program(
+    report: Report, tmp_path: Path
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text('{"artifacts": [], "command": "main", "status": "COMPLETED"}')
+    report(tmp_path / "run", output=None)
+    assert (tmp_path / "report.json").exists()
+    assert not list((tmp_path / "run").glob("report.*"))
+
+
 def test_an_output_path_that_is_a_file_gives_exit_code_2(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "run")
     (tmp_path / "taken").touch()
     assert report(tmp_path / "run", output="taken") == 2
-    assert "taken" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "--output taken: this is a file" in captured.err
+    assert captured.out == ""
+
+
+def test_the_verdict_is_printed_even_if_the_reports_cannot_be_written(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "taken").touch()
+    assert report(tmp_path / "run", output="taken/out") == 2
+    captured = capsys.readouterr()
+    assert captured.out.startswith("GO  run")
+    assert "taken" in captured.err
 
 
 def test_plotly_is_in_the_page_or_once_beside_it(

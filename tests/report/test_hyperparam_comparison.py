@@ -268,6 +268,21 @@ def test_nothing_is_compared_if_no_setting_is_known() -> None:
     assert compare_hyperparams(RunSettings(), SeriesSet()) == ()
 
 
+@pytest.mark.parametrize(
+    ("algo", "is_compared"),
+    [("td3", True), ("DDPG", True), ("CarAgent", True), ("ppo", False), ("SAC", False), ("ppo_lstm", False)],
+)
+def test_runs_of_other_known_algorithms_are_not_compared(algo: str, is_compared: bool) -> None:
+    assert bool(compared(algo=algo, learning_rate=1e-3)) is is_compared
+
+
+@pytest.mark.parametrize("tag", ["train/approx_kl", "rollout/exploration_rate"])
+def test_the_settings_of_other_algorithms_are_recognised_by_the_tags_and_not_compared(tag: str) -> None:
+    rate = line("train/learning_rate", (1, 3e-4), (2, 3e-4))
+    assert compared(SeriesSet.of([rate]))
+    assert not compared(SeriesSet.of([rate, line(tag, (1, 0.1), (2, 0.1))]))
+
+
 def test_default_values_are_used_only_if_the_algorithm_is_known() -> None:
     row = compared(algo="td3", learning_rate=1e-3)["batch_size"]
     assert (row.ours, row.source) == ("256", "SB3's default")

@@ -25,8 +25,9 @@ from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.next_step import Snippet, next_step
+from sb3_visual_td3.report.overview import best_policy
 from sb3_visual_td3.report.run_settings import Layer, RunSettings
-from sb3_visual_td3.report.wording import length_in_words, near_misses
+from sb3_visual_td3.report.wording import answers_line, length_in_words, near_misses
 from sb3_visual_td3.runs.manifest import RunManifest
 
 from .synthetic_runs import Values, as_series, healthy, leaking, write_events
@@ -216,6 +217,17 @@ def test_the_suggested_logging_code_makes_a_run_without_sb3_a_go(
     assert "GO" in capsys.readouterr().out
 
 
+def test_a_long_run_of_an_on_policy_algorithm_needs_no_larger_buffer() -> None:
+    steps = np.arange(2048, 100_001, 2048)
+    x, noise = steps / 100_000, np.random.default_rng(0).normal(0, 1, steps.size)
+    run = {"rollout/ep_rew_mean": (steps, 200 * x + 3 * noise), "train/std": (steps, 1 - 0.3 * x)}
+    run |= {"train/approx_kl": (steps, 0.01 + 0.001 * noise), "train/value_loss": (steps, 20 - 10 * x)}
+    run |= {"train/explained_variance": (steps, np.minimum(0.9, 2 * x)), "train/loss": (steps, 10 - 5 * x)}
+    analysis = analysed(run)
+    assert analysis.verdict is Verdict.GO
+    assert "buffer" not in next_step(analysis).text
+
+
 # ---- the unit of the axis, and near misses
 
 
@@ -227,8 +239,40 @@ def test_the_run_length_is_given_in_episodes_if_returns_are_logged_per_episode()
         "Loss/Q1": (updates, 1 + rng.random(4000)),
     }
     analysis = analysed(run, axis="episodes")
-    assert length_in_words(analysis) == "399 episodes, other tags up to step 39,990"
+    assert length_in_words(analysis) == "400 episodes, other tags up to step 39,990"
     assert "step" not in next_step(analysis).text.replace("steps", "")
+
+
+def test_the_number_of_episodes_is_not_a_number_of_steps() -> None:
+    lengths = {tags.EPISODE_LENGTH: (np.arange(100), np.full(100, 200.0))}
+    assert length_in_words(analysed(lengths, axis="episodes")) == "100 episodes, 20,000 environment steps"
+    three_returns = {**lengths, tags.EPISODE_REWARD: (np.arange(3), np.arange(3.0))}
+    assert length_in_words(analysed(three_returns, axis="episodes")) == "100 episodes, 20,000 environment steps"
+    for first in (0, 1):
+        returns = {"Episode/Return": (np.arange(first, 300 + first), np.arange(300.0))}
+        assert length_in_words(analysed(returns, axis="episodes")) == "300 episodes"
+    assert length_in_words(analysed({"loss": (np.arange(1, 10), np.ones(9))}, axis="episodes")) == "9 episodes"
+
+
+@pytest.mark.parametrize(
+    ("axis", "best"),
+    [
+        ("epochs", "best near epoch 1,9"),
+        ("updates", "best near update 1,9"),
+        ("iterations", "best near iteration 1,9"),
+        ("environment steps", "best near step 1,9"),
+        ("episodes", "best near episode 1,9"),
+        ("steps", "best near episode 1,9"),
+    ],
+)
+def test_the_best_policy_has_the_unit_of_the_axis(axis: str, best: str) -> None:
+    steps = np.arange(10, 2000, 10)
+    returns = steps + np.random.default_rng(0).normal(0, 3, steps.size)
+    analysis = analysed({"mean_return": (steps, returns)}, axis=axis)
+    assert best in answers_line(analysis)
+    found = best_policy(analysis)
+    assert found is not None
+    assert best.removeprefix("best near ").removeprefix("step ") in found.when()
 
 
 def test_a_go_lists_a_partial_loss_of_returns_as_a_near_miss() -> None:

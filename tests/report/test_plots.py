@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from sb3_visual_td3.report.plots import (
     plots,
 )
 from sb3_visual_td3.report.sections.alerts import Alert
+from sb3_visual_td3.report.wording import answers_line
 from tests.report.synthetic_runs import complete, foreign, healthy, leaking
 from tests.report.test_renderers import analysed
 
@@ -53,6 +55,68 @@ def test_plots_appear_only_if_they_have_data() -> None:
         "update_ratios",
         "episode_length",
     ]
+
+
+def x_title(drawn: Figure) -> str:
+    return str(drawn["layout"]["xaxis"]["title"]["text"])
+
+
+def rising(n_steps: int = 60_000) -> tuple[np.ndarray, np.ndarray]:
+    steps = np.arange(1000, n_steps + 1, 1000)
+    return steps, steps / 600.0 + np.random.default_rng(0).normal(0, 2, steps.size)
+
+
+def test_the_returns_plot_is_there_unless_another_plot_shows_the_judged_curve() -> None:
+    ours = healthy()
+    for tag in (tags.EVAL_DISTANCE, tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE):
+        del ours[tag]
+    ours |= {"rollout/ep_rew_mean": rising(), tags.EVAL_REWARD: rising()}
+    assert ids(analysed(ours))[:2] == ["actor_loss", "returns"]
+    names = {line["name"] for line in figure(analysed(ours), "returns")["data"]}
+    assert names == {"rollout/ep_rew_mean", tags.EVAL_REWARD}
+    episodes = {tags.EPISODE_REWARD: (np.arange(60), rising()[1]), tags.CRITIC_LOSS: (rising()[0], np.ones(60))}
+    assert ids(analysed(episodes)) == ["episode_reward", "critic_loss"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "returns", "loss"),
+    [
+        ("environment steps", "environment step", "environment step"),
+        ("epochs", "epoch", "epoch"),
+        ("episodes", "episode", "step"),
+        ("steps", "episode", "step"),
+    ],
+)
+def test_the_x_axis_says_environment_step_only_if_this_is_known(axis: str, returns: str, loss: str) -> None:
+    steps = np.arange(300)
+    run = {"Episode/Return": (steps, steps + np.random.default_rng(0).normal(0, 3, 300))}
+    analysis = analysed({**run, "reward/speed": (steps, np.ones(300))})
+    analysis = replace(analysis, data=replace(analysis.data, axis=axis))
+    assert x_title(figure(analysis, "returns")) == returns
+    assert x_title(figure(analysis, "reward_terms")) == loss
+
+
+@pytest.mark.parametrize(("last", "unit"), [(10_000, "environment step"), (200_000, "episode")])
+def test_the_x_axis_of_returns_at_equal_intervals_is_that_of_the_judgement(last: int, unit: str) -> None:
+    steps, losses = np.arange(50, 10_001, 50), np.linspace(50, last, 200).astype(int)
+    returns = np.minimum(steps, 5000) / 50 + np.random.default_rng(0).normal(0, 3, 200)
+    analysis = analysed({"episode_reward": (steps, returns), tags.ACTOR_LOSS: (losses, np.ones(200))})
+    assert x_title(figure(analysis, "returns")) == unit
+    assert f"best near {unit.removeprefix('environment ')} " in answers_line(analysis)
+
+
+def test_the_judged_curves_of_several_runs_are_drawn_together_if_their_units_agree() -> None:
+    first = analysed({"rollout/ep_rew_mean": rising()}, "a")
+    second = analysed({"rollout/ep_rew_mean": rising(), tags.EVAL_REWARD: rising()}, "b")
+    (plot,) = overlays([first, second])
+    assert (plot.id, x_title(plot.figure)) == ("runs_returns", "environment step")
+    assert [line["name"] for line in plot.figure["data"]] == ["a: rollout/ep_rew_mean", "b: eval/mean_reward"]
+    (plot,) = overlays([first, replace(first, name="e")])
+    assert [line["name"] for line in plot.figure["data"]] == ["a", "e"]
+    by_episode = analysed({tags.EPISODE_REWARD: (np.arange(60), rising()[1])}, "c")
+    assert overlays([first, by_episode]) == ()
+    (plot,) = overlays([second, replace(second, name="d")])
+    assert plot.id == "runs_eval_mean_reward"
 
 
 def test_a_complete_run_has_every_plot_with_every_line() -> None:

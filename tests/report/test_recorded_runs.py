@@ -116,7 +116,7 @@ def test_the_report_of_the_first_carla_run_explains_the_cause_in_words(report: R
     assert "`alerts/gradient_explosion_warning` has 8 points, of which 3 are active and 5 are not." in text
     assert "413 episodes over 5,000 steps. Their mean length is 12.11" in text
     assert "**▲ Collapsed**" in text
-    assert "Unknown: no `reward/` tag was logged" in text
+    assert "Unknown: no term was logged under `reward/`." in text
     assert f"knows {len(tags.TAGS)} tags that fit this kind of run. The run did not log {len(tags.TAGS) - 39}" in text
 
 

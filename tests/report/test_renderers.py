@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import load_criteria
@@ -180,9 +182,41 @@ def test_markup_in_tags_names_and_hyperparameters_is_inert_on_the_page() -> None
 def test_markup_in_tags_names_and_hyperparameters_is_inert_in_markdown() -> None:
     text = render_markdown([hostile()], [MARKUP])
     assert "<details>" in text
-    assert re.findall(r"<(?!/?(?:details|summary)>)", text) == []
-    assert "![x](" not in text
+    assert_is_inert(text)
     assert all(len(widths) == 1 for widths in table_widths(text))
+
+
+def as_github_shows(text: str) -> str:
+    return str(MarkdownIt("gfm-like", {"linkify": False}).render(text))
+
+
+def assert_is_inert(text: str) -> None:
+    elements = Elements(as_github_shows(text)).found
+    tables, texts = {"table", "thead", "tbody", "tr", "th", "td"}, {"h1", "h2", "h3", "p", "strong", "code", "pre"}
+    assert {name for name, _ in elements} <= tables | texts | {"ul", "li", "details", "summary"}
+    assert not any(set(attributes) - {"style", "class"} for _, attributes in elements)
+
+
+def test_markdown_shows_names_as_they_were_logged() -> None:
+    names = (
+        "train/loss[0]",
+        "train/a<b",
+        "train/back\\slash",
+        "a|b",
+        "a\\|b",
+        "eval/_x_",
+        "*star*",
+        "a&amp;b",
+        "~~gone~~",
+    )
+    run = {**foreign(), **{name: (np.array([1, 2]), np.array([1.0, 1.0])) for name in names if name != "a\\|b"}}
+    for title in ("_old_run_", "*best*", "a&lt;b", "~~x~~", "snake_case_name"):
+        page = as_github_shows(render_markdown([analysed(run, name=title)], names))
+        assert f"<h1>INSUFFICIENT: {html.escape(title, quote=False)}</h1>" in page
+    for name in run:
+        assert f"<td><code>{html.escape(name, quote=False)}</code></td>" in page
+    for name in names:
+        assert f"<li>{html.escape(name, quote=False)}</li>" in page
 
 
 def table_widths(text: str) -> list[set[int]]:
@@ -210,9 +244,7 @@ def test_markup_in_a_section_is_escaped_everywhere(monkeypatch: pytest.MonkeyPat
     assert "x-evil" not in {name for name, _ in found}
     assert not any(attribute.startswith("on") for _, attributes in found for attribute in attributes)
     text = render_markdown([analysis])
-    assert re.findall(r"<(?!/?(?:details|summary)>)", text) == []
-    # In a line that begins with an element nothing is read as Markdown.
-    assert not any("![x](" in line for line in text.splitlines() if not line.startswith("<summary>"))
+    assert_is_inert(text)
     assert all(len(widths) == 1 for widths in table_widths(text))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report import command, discovery, event_file
+from sb3_visual_td3.report import command, event_file
 from sb3_visual_td3.report.event_reader import RunReader
 
 from .growing_runs import append, event, frame, points_of, scalars
@@ -338,6 +338,46 @@ def test_circular_symlinks_are_skipped_in_a_run_and_refused_as_an_argument(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_links_to_folders_are_followed_once(judge: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "runs" / "z")
+    write_events(leaking(), tmp_path / "scratch" / "b" / "tb")
+    (tmp_path / "scratch" / "b" / "back").symlink_to(tmp_path / "runs")
+    for link, target in (("latest", "z"), ("b", "../scratch/b"), ("b_too", "../scratch/b"), ("all", "../")):
+        (tmp_path / "runs" / link).symlink_to(target)
+    assert judge(tmp_path / "runs") == 1
+    assert [run["run"]["name"] for run in written(tmp_path)["runs"]] == ["runs/b/tb", "runs/z"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("link", ["run/expert", "run/videos/expert"])
+def test_a_link_in_a_run_is_not_followed(judge: Report, tmp_path: Path, link: str) -> None:
+    """The link may lead to another run, and a stranger's run must not add files from elsewhere to the report."""
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "progress.csv").write_text("time/total_timesteps,train/secret\n10,1\n")
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "elsewhere")
+    assert judge(tmp_path / "run") == 0
+    assert "train/secret" not in written(tmp_path)["metrics"]  # type: ignore[operator]
+
+
+def test_tables_behind_a_link_are_a_run_of_their_own(judge: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "runs" / "a")
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "progress.csv").write_text("time/total_timesteps,train/loss\n10,1\n")
+    (tmp_path / "runs" / "b").symlink_to("../scratch")
+    judge(tmp_path / "runs")
+    assert {run["run"]["name"] for run in written(tmp_path)["runs"]} == {"runs/a", "runs/b"}  # type: ignore[attr-defined]
+
+
+def test_a_folder_that_holds_only_links_to_runs_is_judged(judge: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "scratch" / "run")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "link").symlink_to("../scratch/run")
+    assert judge(tmp_path / "a") == 0
+    assert judge(tmp_path / "a", tmp_path / "b") == 0
+
+
 def test_a_broken_link_to_an_event_file_gives_one_line_and_exit_code_2(
     judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -402,6 +442,13 @@ def test_a_damaged_run_json_is_noted_if_it_may_belong_to_the_run(
     assert note.startswith(f"run.json was ignored: {tmp_path / where / 'run.json'}: ")
 
 
+def test_the_run_json_of_another_program_gets_no_note(judge: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text('{"experiment": {"name": "sacred"}, "status": "COMPLETED"}')
+    assert judge(tmp_path / "run") == 0
+    assert not notes(tmp_path)
+
+
 @pytest.mark.parametrize("event_dir", ["x" * 5000, "loop/x", "..", "../" * 3000])
 def test_a_run_json_with_an_invalid_event_dir_is_ignored(judge: Report, tmp_path: Path, event_dir: str) -> None:
     write_events(healthy(), tmp_path / "run" / "tb")
@@ -412,7 +459,7 @@ def test_a_run_json_with_an_invalid_event_dir_is_ignored(judge: Report, tmp_path
     assert written(tmp_path)["run"]["manifest"] is None
 
 
-def test_folders_that_are_nested_too_deeply_give_one_line_and_exit_code_2(
+def test_folders_that_are_nested_too_deeply_give_one_line_and_other_runs_are_judged(
     judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")
@@ -422,35 +469,42 @@ def test_folders_that_are_nested_too_deeply_give_one_line_and_exit_code_2(
     for _ in range(70):
         deep /= "d"
         os.mkdir(deep)
-    assert judge(tmp_path / "runs") == 2
+    assert judge(tmp_path / "runs") == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert "nested more than 64 levels deep" in line
+    assert line.endswith("/d/d: its folders are nested too deeply; name a folder inside it")
+    assert line.count("/d") == 64
+    assert judge(tmp_path / "runs" / "d") == 2
 
 
-def test_an_unreadable_folder_does_not_count_as_a_folder_without_runs(
+def _refusing(look: Callable[[object], object]) -> Callable[[object], object]:
+    def refuse(path: object) -> object:
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    return refuse
+
+
+def test_an_unreadable_folder_does_not_count_as_a_folder_without_runs_and_other_runs_are_judged(
     judge: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")
     (tmp_path / "runs" / "b").mkdir()
-    look = os.scandir
-
-    def refuse(path: object) -> object:
-        if str(path).endswith("b"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return look(path)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(discovery.os, "scandir", refuse)
-    assert judge(tmp_path / "runs") == 2
-    assert capsys.readouterr().err.splitlines() == [f"visual-td3 report: {tmp_path / 'runs' / 'b'}: Permission denied"]
+    monkeypatch.setattr(os, "scandir", _refusing(os.scandir))
+    problem = f"{tmp_path / 'runs' / 'b'}: Permission denied"
+    for place, exit_code in (("runs", 0), ("runs/b", 2)):
+        assert judge(tmp_path / place) == exit_code
+        assert capsys.readouterr().err.splitlines() == [f"visual-td3 report: {problem}"]
+    assert problem in (tmp_path / "out" / "report.json").read_text()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads what is forbidden")
-def test_a_folder_without_read_permission_gives_exit_code_2(
+def test_a_folder_without_read_permission_is_named(
     judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")
     (tmp_path / "runs" / "b").mkdir(mode=0)
-    assert judge(tmp_path / "runs") == 2
+    assert judge(tmp_path / "runs") == 0
     assert "Permission denied" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 from stable_baselines3.common.logger import CSVOutputFormat
 
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
+from sb3_visual_td3.diagnosis.two_questions import environment_steps, too_early
 from sb3_visual_td3.report import table_file
 from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import RunData, RunReader, UnreadableRunError, read_run, read_runs
 from sb3_visual_td3.report.table_file import TableError, read_table
+from sb3_visual_td3.report.tag_mapping import with_our_names
 
 from .synthetic_runs import healthy, write_events
 
@@ -264,6 +268,34 @@ def test_a_csv_file_whose_rows_have_no_order_is_one_run(tmp_path: Path, order: i
     assert not data.notes
 
 
+@pytest.mark.parametrize("tag", ["ep_reward", "episode_reward_mean", "rollout/ep_rew_mean"])
+@pytest.mark.parametrize("n_steps", [1_500, 5_000])
+def test_a_step_column_of_environment_steps_counts_whatever_the_return_is_called(
+    tmp_path: Path, tag: str, n_steps: int
+) -> None:
+    """A run of less than 2,000 steps is too short for a GO, and one of less than 10,000 steps for a NO-GO."""
+    returns = np.random.default_rng(0).normal(size=100) + (100.0 * np.arange(100) if n_steps < 2_000 else 0.0)
+    rows = "".join(f"{(n + 1) * n_steps // 100},{value}\n" for n, value in enumerate(returns))
+    (tmp_path / "log.csv").write_text(f"timesteps,{tag}\n{rows}")
+    series = with_our_names(read(tmp_path)).series
+    assert environment_steps(series) == n_steps
+    assert (too_early(series) is not None) is (n_steps < 2_000)
+    assert judge_learning(series).answer == ("yes" if n_steps < 2_000 else "unknown")
+
+
+@pytest.mark.parametrize(
+    ("steps", "first"), [(("0", "0.5", "1"), "0.5"), (("0.25", "0.5"), "0.25"), (("1.0", "2e3"), None)]
+)
+def test_a_note_names_the_first_step_that_is_not_a_whole_number(
+    tmp_path: Path, steps: tuple[str, ...], first: str | None
+) -> None:
+    (tmp_path / "own.csv").write_text("epoch,r\n" + "".join(f"{step},1\n" for step in steps))
+    data = read(tmp_path)
+    assert data.series["r"].steps.tolist() == [int(float(step)) for step in steps]
+    note = "own.csv: the steps in the column 'epoch' are not whole numbers, and were rounded towards 0; the first is"
+    assert list(data.notes) == ([] if first is None else [f"{note} '{first}'"])
+
+
 def test_a_table_that_grows_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "progress.csv"
     path.write_text("step,a\n1,2\n")
@@ -273,6 +305,200 @@ def test_a_table_that_grows_is_read_again(tmp_path: Path) -> None:
     path.write_text("step,a\n1,2\n2,3\n")
     assert reader.read_new([path])
     assert reader.data().n_points == 2
+
+
+TWO_ROWS = "10,1,2\n20,3,4\n"
+
+
+@pytest.mark.parametrize(
+    ("second", "heading", "expected"),
+    [
+        ("seed2.csv", "step,ep_return,reward,loss", ["seed1.csv", "seed2.csv"]),
+        ("seed2.csv", "step,ep_return,entropy", ["seed1.csv", "seed2.csv"]),
+        ("losses.csv", "step,loss,entropy", [""]),
+        # A bare reward may be the reward of a step.
+        ("steps.csv", "step,reward,loss", [""]),
+        ("eval.csv", "step,ep_return,success", [""]),
+        ("by_episode.csv", "episode,ep_return,loss", [""]),
+        ("progress.csv", "step,ep_return,loss", [""]),
+    ],
+)
+def test_csv_files_with_the_same_return_over_the_same_axis_are_different_runs(
+    tmp_path: Path, second: str, heading: str, expected: list[str]
+) -> None:
+    (tmp_path / "seed1.csv").write_text(f"step,ep_return,reward,loss\n{TWO_ROWS}")
+    (tmp_path / second).write_text(f"{heading}\n{TWO_ROWS}")
+    assert [run.path for run in find_runs(tmp_path)] == [tmp_path / each for each in expected]
+    (tmp_path / "run.json").write_text("{}")
+    assert [run.path for run in find_runs(tmp_path)] == [tmp_path]
+
+
+def test_tables_with_a_row_for_each_point_are_different_runs_if_they_hold_the_same_return(tmp_path: Path) -> None:
+    for name, key in (("a.csv", "ep_return"), ("b.csv", "ep_return"), ("c.csv", "loss"), ("d.csv", "loss")):
+        (tmp_path / name).write_text(f"key,value,step\n{key},1,10\n")
+    assert [run.path.name for run in find_runs(tmp_path)] == [tmp_path.name, "a.csv", "b.csv"]
+
+
+def test_exports_of_tensorboard_are_one_run_for_each_name_before_the_tag(tmp_path: Path) -> None:
+    for run, tag in itertools.product("ab", ("loss", "rollout_ep_rew_mean")):
+        (tmp_path / f"run-{run}-tag-{tag}.csv").write_text("Wall time,Step,Value\n1e9,10,1\n")
+    runs = find_runs(tmp_path)
+    assert [run.path.name for run in runs] == ["run-a-tag-loss.csv", "run-b-tag-loss.csv"]
+    assert read_run(runs[1].path, runs[1].files).series.names() == ["loss", "rollout/ep_rew_mean"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("seed1 seed1_eval seed2 eval_seed2", "eval_seed2+seed2 seed1+seed1_eval"),
+        ("train-1 test-1 train-2", "test-1+train-1 train-2"),
+        ("seed1 seed2 eval", "eval seed1 seed2"),
+        ("progress eval_log test_log", "eval_log+progress+test_log"),
+        ("eval_1 eval_2", "eval_1 eval_2"),
+    ],
+)
+def test_a_file_of_evaluations_belongs_to_the_run_with_the_same_name(tmp_path: Path, names: str, expected: str) -> None:
+    for name in names.split():
+        (tmp_path / f"{name}.csv").write_text(f"step,ep_return\n{TWO_ROWS}")
+    found = ["+".join(sorted(file.stem for file in run.files)) for run in find_runs(tmp_path)]
+    assert sorted(found) == expected.split()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_csv_files_whose_steps_follow_one_another_are_one_run(tmp_path: Path, encoding: str) -> None:
+    for name, first in (("log_0", 10), ("log_10", 50), ("log_2", 30)):
+        rows = "".join(f"{step},{step}.5,1\n" for step in (first, first + 10))
+        (tmp_path / f"{name}.csv").write_text(f"step,ep_return,loss\n{rows}", encoding=encoding)
+    data = read(tmp_path)
+    assert points(data, "ep_return") == [(step, step + 0.5) for step in range(10, 61, 10)]
+    assert len(data.files) == 3
+    assert not data.notes
+    (tmp_path / "log_2.csv").write_text("step,ep_return\n20,1\n30,2\n")
+    assert len(find_runs(tmp_path)) == 3
+
+
+def test_columns_of_an_evaluation_file_do_not_replace_those_of_the_training(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("step,reward,loss,eval_return\n10,1,2,0\n20,3,4,5\n")
+    (tmp_path / "eval.csv").write_text("step,reward,success,eval_return\n20,5,1,5\n")
+    data = read(tmp_path)
+    assert points(data, "reward") == [(10, 1.0), (20, 3.0)]
+    assert points(data, "eval/reward") == [(20, 5.0)]
+    assert points(data, "success") == [(20, 1.0)]
+    assert points(data, "eval_return") == [(10, 0.0), (20, 5.0)]
+    assert len(data.series.names()) == 5
+
+
+def test_a_note_names_a_csv_file_without_a_tag_of_its_own(tmp_path: Path) -> None:
+    write_events({"reward": (np.array([10]), np.array([1.0]))}, tmp_path)
+    (tmp_path / "test_1.csv").write_text("step,reward\n10,2\n")
+    data = read(tmp_path)
+    assert points(data, "reward") == [(10, 1.0)]
+    assert data.notes == ("test_1.csv was left out: other files of the run hold reward too",)
+
+
+@pytest.mark.parametrize("evaluation", ["eval.monitor.csv", "eval/monitor.csv"])
+def test_monitor_files_of_evaluations_are_left_out(tmp_path: Path, evaluation: str) -> None:
+    run = tmp_path / "test_1"
+    (run / evaluation).parent.mkdir(parents=True, exist_ok=True)
+    (run / evaluation).write_text(MONITOR + "5.0,10,1.0\n")
+    (run / "monitor.csv").write_text(MONITOR + "1.0,10,1.0\n3.0,10,3.0\n")
+    data = read(run)
+    assert points(data, "rollout/ep_rew_mean") == [(10, 1.0), (20, 2.0)]
+    (note,) = data.notes
+    assert note.startswith(f"{evaluation} was left out: its name says that its episodes are evaluations")
+    (run / "monitor.csv").unlink()
+    assert points(read(run), "rollout/ep_rew_mean") == [(10, 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("names", "second_begins", "has_note"),
+    [
+        (("part1.monitor.csv", "part2.monitor.csv"), 200.0, True),
+        (("part2.monitor.csv", "part1.monitor.csv"), 200.0, True),
+        (("env1.monitor.csv", "env2.monitor.csv"), 101.0, False),
+        (("0.monitor.csv", "1.monitor.csv"), 200.0, False),
+    ],
+)
+def test_a_note_names_monitor_files_with_separate_times_unless_sb3_numbered_them(
+    tmp_path: Path, names: tuple[str, str], second_begins: float, has_note: bool
+) -> None:
+    (tmp_path / names[0]).write_text(MONITOR + "1.0,10,1.0\n3.0,10,3.0\n")
+    (tmp_path / names[1]).write_text(MONITOR.replace("100.0", str(second_begins)) + "8.0,30,4.0\n")
+    data = read(tmp_path)
+    assert points(data, "rollout/ep_rew_mean") == [(10, 1.0), (20, 2.0), (50, 4.0)]
+    assert {file.name for file in data.files} == set(names)
+    if has_note:
+        (note,) = data.notes
+        assert note.startswith(f"{', '.join(names)} were read as one run that was continued; if they are different")
+    else:
+        assert not data.notes
+
+
+@pytest.mark.parametrize(
+    ("heading", "row", "expected"),
+    [
+        ("run,tag,step,value", "a,rollout/ep_rew_mean,{step},1", "steps"),
+        ("Wall time,Step,Value", "1e9,{step},1", "environment steps"),
+        ("key,value,step", "rollout/ep_rew_mean,1,{step}", "steps"),
+        ("_step,rollout/ep_rew_mean", "{step},1", "steps"),
+    ],
+)
+def test_names_show_the_unit_of_steps_that_tensorboard_exported(
+    tmp_path: Path, heading: str, row: str, expected: str
+) -> None:
+    """Other tables with a column "step", such as series.csv, may come from a log whose steps had another unit."""
+    rows = "".join(row.format(step=150 * n) + "\n" for n in range(1, 11))
+    (tmp_path / "run-a-tag-rollout_ep_rew_mean.csv").write_text(f"{heading}\n{rows}")
+    data = with_our_names(read(tmp_path))
+    assert data.axis == expected
+    assert (too_early(data.series) is not None) is (expected == "environment steps")
+
+
+def test_exports_of_tensorboard_belong_to_one_run_whatever_their_names_show(tmp_path: Path) -> None:
+    for tag in ("rollout_ep_rew_mean", "loss", "Episode_Return"):
+        rows = "".join(f"1e9,{n},1\n" for n in range(1, 11))
+        (tmp_path / f"run-a-tag-{tag}.csv").write_text(f"Wall time,Step,Value\n{rows}")
+    data = read(tmp_path)
+    assert data.series.names() == ["Episode/Return", "loss", "rollout/ep_rew_mean"]
+    assert not data.notes
+
+
+@pytest.mark.parametrize(
+    ("heading", "rows", "cut"),
+    [
+        ("r,time/total_timesteps,loss", ["1,500,0.5", "2,1000,0.5"], "3,10"),
+        ("r,time/total_timesteps,loss", ["1,500,0.5", "2,1000,0.5"], "3"),
+        ("r,time/total_timesteps", ["1,500", "2,1000"], "3,15"),
+        ("key,value,step", ["r,1,500", "r,2,1000"], "r,3"),
+        ("r,time/total_timesteps,loss,entropy", ["1,500,0.5", "2,1000,0.5"], "3,10"),
+    ],
+)
+def test_a_last_row_that_is_cut_is_left_out(tmp_path: Path, heading: str, rows: list[str], cut: str) -> None:
+    path = tmp_path / "progress.csv"
+    path.write_text("\n".join([heading, *rows, cut]))
+    reader = RunReader(tmp_path)
+    reader.read_new([path])
+    (data,) = reader.runs()
+    assert points(data, "r") == [(500, 1.0), (1000, 2.0)]
+    assert data.notes == ("progress.csv: the last row is cut and was left out",)
+    assert not reader.data(is_growing=True).notes
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_whole_last_row_counts_with_and_without_a_newline(tmp_path: Path, end: str) -> None:
+    (tmp_path / "own.csv").write_text(f"step,r{end or chr(10)}500,1{end or chr(10)}1000,2{end}", newline="")
+    assert points(read(tmp_path), "r") == [(500, 1.0), (1000, 2.0)]
+    (tmp_path / "own.csv").write_text(f"r,step\r1,500\r2,1000{end}", newline="")
+    assert points(read(tmp_path), "r") == [(500, 1.0), (1000, 2.0)]
+
+
+@pytest.mark.parametrize("row", ["{},{}.5", '{},{}.5,"two\nlines"'])
+def test_a_last_row_without_a_newline_is_not_cut_if_it_is_like_the_row_before(tmp_path: Path, row: str) -> None:
+    rows = [row.format(step, step) for step in (500, 1000)]
+    (tmp_path / "own.csv").write_text("\n".join(["step,r,comment,seed", *rows]))
+    data = read(tmp_path)
+    assert points(data, "r") == [(500, 500.5), (1000, 1000.5)]
+    assert not data.notes
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])

@@ -304,6 +304,15 @@ def test_mapping_to_start_from_lists_every_tag_and_guesses_targets_by_name(tmp_p
     assert with_our_names(data, load_tag_mapping(path)).series[tags.Q2_VALUE].values[0] == 1.0
 
 
+def test_every_name_can_be_a_key_of_the_written_file(tmp_path: Path) -> None:
+    names = ["\U0001f697/critic loss", "Fahrt/Zürich critic loss", "on", "null", "yes", 'a"b', "a\\b", "1e5"]
+    data = data_of({name: (np.array([1, 2]), np.array([1.0, 1.0])) for name in names})
+    lines = mapping_to_start_from(data, "run").splitlines()[3:]
+    keys = [line.removeprefix("# ").rpartition(": ")[0] for line in lines]
+    path = mapping_file(tmp_path, "".join(f"{key}: train/actor_loss\n" for key in keys))
+    assert set(load_tag_mapping(path).targets) == set(names)
+
+
 def test_a_file_of_comments_alone_is_refused_with_what_it_should_hold(tmp_path: Path) -> None:
     path = mapping_file(tmp_path, mapping_to_start_from(data_of(cleanrl()), "run"))
     with pytest.raises(ValueError, match="every line is a comment; expected a line 'THEIRS: OURS'"):

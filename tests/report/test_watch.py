@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -285,6 +286,26 @@ def test_a_run_that_vanishes_is_reported(watched: Watched, tmp_path: Path, capsy
     assert changes(captured.out)[-1] == "a: NO-GO (feature_leak) -> no verdict: its event files are gone"
 
 
+def test_a_run_whose_files_become_another_run_keeps_its_verdict(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = np.arange(1000, 50_001, 1000)
+    noise = np.random.default_rng(0).normal(0.0, 3.0, steps.size)
+
+    def write(name: str, returns: np.ndarray) -> None:
+        rows = "".join(f"{step},{value}\n" for step, value in zip(steps, returns, strict=True))
+        (tmp_path / "w" / name).write_text(f"timesteps,episode_reward\n{rows}")
+
+    (tmp_path / "w").mkdir()
+    write("seed1.csv", np.minimum(steps, 25_000) / 250 + noise)
+    (tmp_path / "log.py").write_text("import os\nprint(os.environ['VISUAL_TD3_RUN'], file=open('fired', 'a'))\n")
+    happens = [lambda: write("seed2.csv", noise), (tmp_path / "w" / "seed1.csv").unlink]
+    watched(tmp_path / "w", "--on-change", f"{sys.executable} log.py", happens=happens)
+    names = [line.split("  ")[0].split(": ")[0] for line in changes(capsys.readouterr().out)]
+    assert names == ["w", "w/seed2.csv", "seed1.csv"]
+    assert Path("fired").read_text().split() == ["w", "w/seed2.csv"]
+
+
 def test_an_unreadable_path_is_reported_once_with_exit_2(
     watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,6 +313,61 @@ def test_an_unreadable_path_is_reported_once_with_exit_2(
     (tmp_path / "run" / "tfevents.9").symlink_to("tfevents.9")
     assert watched(tmp_path / "run", happens=[lambda: None, lambda: None]) == 2
     assert capsys.readouterr().err.count("symbolic links") == 1
+
+
+def test_a_folder_that_cannot_be_searched_is_named_once_and_does_not_delay_the_end(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "runs" / "a")
+    finish(tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "/".join("d" * 70)).mkdir(parents=True)
+    happens = [lambda: None, lambda: None, lambda: pytest.fail("it did not end by itself")]
+    assert watched(tmp_path / "runs", tmp_path / "runs" / "a", tmp_path / "runs", happens=happens) == 0
+    problem = "its folders are nested too deeply"
+    assert capsys.readouterr().err.count(problem) == 1
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert problem in report["unreadable"][0]
+    assert [run["run"]["name"] for run in report["runs"]] == ["runs"]
+
+
+def test_a_run_that_the_tags_file_does_not_fit_stays_in_the_report_and_gives_exit_code_2(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mapping = healthy(), tmp_path / "tags.yml"
+    mapping.write_text(f"mine: {tags.Q1_VALUE}\n")
+    file = tmp_path / "runs" / "good" / "tfevents.1"
+    append(file, scalars(points_of(run, last=4000)))
+    write_events({**run, "mine": run[tags.Q1_VALUE]}, tmp_path / "runs" / "clash")
+    go_on = scalars(points_of(run, after=4000), start_time=5000.0)
+    happens = [lambda: None, lambda: append(file, go_on)]
+    assert watched(tmp_path / "runs", "--tags", mapping, happens=happens) == 2
+    assert capsys.readouterr().err.count("the run logged train/q1_value itself") == 1
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(found["unreadable"]) == 1
+    assert [run["run"]["n_points"] for run in found["runs"]] == [len(points_of(run))]
+
+
+def test_a_run_that_can_no_longer_be_judged_loses_its_verdict(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mapping = healthy(), tmp_path / "tags.yml"
+    mapping.write_text(f"mine: {tags.Q1_VALUE}\n")
+    file = write_events(run, tmp_path / "run")
+    clash = event("mine", 5000, 1.0, 2000.0)
+    assert watched(tmp_path / "run", "--tags", mapping, happens=[lambda: append(file, clash)]) == 2
+    assert "GO -> no verdict: " in capsys.readouterr().out
+
+
+def test_a_path_that_never_appears_gives_exit_code_2(watched: Watched, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "run")
+    assert watched(tmp_path / "run", tmp_path / "nowhere", happens=[lambda: None]) == 2
+
+
+def test_runs_are_renamed_when_a_second_run_appears(watched: Watched, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "runs" / "a")
+    watched(tmp_path / "runs", happens=[lambda: write_events(healthy(1), tmp_path / "runs" / "b")])
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [run["run"]["name"] for run in content["runs"]] == ["runs/a", "runs/b"]
 
 
 def test_fail_on_no_go_applies_to_a_watch(watched: Watched, tmp_path: Path) -> None:
@@ -405,3 +481,55 @@ def test_on_change_needs_watch_and_a_program(
     assert "add --watch" in capsys.readouterr().err
     assert watched(tmp_path, "--on-change", "'true") == 2
     assert "expected a program and its arguments" in capsys.readouterr().err
+
+
+def test_a_program_that_takes_too_long_is_ended_with_the_programs_that_it_started(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    # The pipe is open as long as the child lives. If nothing ends the child, it says so.
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    child = f'import os, time; time.sleep(30); os.write({write}, b"alive")'
+    popen = partial(subprocess.Popen, close_fds=False)
+    monkeypatch.setattr("sb3_visual_td3.report.watch.subprocess.Popen", popen)
+    monkeypatch.setattr("sb3_visual_td3.report.watch.ON_CHANGE_TIMEOUT_S", 2.0)
+    script = tmp_path / "hook.sh"
+    script.write_text(f"#!/bin/sh\n{sys.executable} -c '{child}'\ntrue\n")
+    script.chmod(0o755)
+    assert watched(tmp_path / "run", "--on-change", str(script)) == 0
+    os.close(write)
+    with os.fdopen(read, "rb") as end:
+        assert end.read() == b""
+    assert "timed out after 2.0 seconds" in capsys.readouterr().err
+
+
+def test_reports_that_could_not_be_written_are_written_at_a_later_check(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = healthy(), tmp_path / "run" / "tfevents.1"
+    write, is_full = command.write_reports, [False, True, True, False]
+
+    def write_unless_full(folders: object, contents: object) -> object:
+        if is_full.pop(0):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", "report.json")
+        return write(folders, contents)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "write_reports", write_unless_full)
+    append(file, scalars(points_of(run, last=4000)))
+    go_on = scalars(points_of(run, after=4000), start_time=5000.0)
+    assert watched(tmp_path / "run", happens=[lambda: append(file, go_on), lambda: None, lambda: None]) == 0
+    assert is_full == []
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["run"]["n_points"] == len(points_of(run))
+    assert capsys.readouterr().err.count("could not be written: report.json: Disk quota exceeded") == 1
+
+
+def test_reports_that_cannot_be_written_at_the_first_check_end_the_watch(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied", "out")
+
+    monkeypatch.setattr(command, "write_reports", refuse)
+    write_events(healthy(), tmp_path / "run")
+    assert watched(tmp_path / "run", happens=[lambda: pytest.fail("it went on")]) == 2

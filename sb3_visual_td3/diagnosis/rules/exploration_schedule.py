@@ -48,11 +48,11 @@ GONE = 0.05
 """The policy counts as no longer exploring if the noise (or epsilon) is at most this fraction of its first value."""
 
 EARLY = 0.1
-"""The rule reports that exploration ends too early if it ends within this first fraction of the run."""
+"""If exploration ends within this first fraction of the run, the rule reports that it ends too early."""
 
 STILL_RANDOM = 0.5
-"""The rule reports that exploration never ends if the median epsilon over the last tenth of the run is at least this
-value."""
+"""If the median epsilon over the last tenth of the run is at least this value, the rule reports that exploration never
+ends."""
 
 MIN_POINTS = 10
 

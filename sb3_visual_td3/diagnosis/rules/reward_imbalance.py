@@ -11,6 +11,7 @@ import numpy as np
 from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import find_returns
 from sb3_visual_td3.diagnosis.trends import onset
 
 ID = "reward_imbalance"
@@ -66,7 +67,10 @@ penalty the cause of another diagnosis."""
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the mean magnitudes of the logged reward terms over the later half of the run."""
-    terms = [series for name in data.names() if name.startswith(PREFIX) and len(series := data[name].finite)]
+    names = list(data.names())
+    returns = {found.name for found in find_returns(names)}
+    logged = [data[name].finite for name in names if name.startswith(PREFIX) and name not in returns]
+    terms = [series for series in logged if len(series)]
     if len(terms) < MIN_TERMS or max(map(len, terms)) < MIN_POINTS:
         return None
     # Magnitudes are averaged, because a term that alternates between bonus and penalty has a mean near 0 and still

@@ -50,8 +50,8 @@ LARGE_AFTER_A_JUMP = 100.0
 at least this value. The value is a guess."""
 
 JUMPED = 100.0
-"""The rewards have jumped if the largest |reward| (median of the last points) is at least this many times the largest
-|reward| before (median of the earlier half of the run). A factor of ten is normal."""
+"""The rewards have jumped if the largest |reward| has grown by at least this factor. The rule compares the median of
+the last points with the median of the earlier half of the run. A factor of ten is normal."""
 
 LARGE_GRADIENT = 10_000.0
 """The confidence is higher if the gradient norm of a critic (median of the last points) is also above this value."""

@@ -5,7 +5,7 @@ the rule looks at the Q values. A critic whose targets never move predicts only 
 as the reward of a step.
 
 Stock TD3 was trained on Pendulum-v1 with 12,000 updates. With tau = 0, Q was 1.03 times the reward of a step. In
-healthy runs, Q was 11 to 15 times this reward. A discount near 0 makes Q as small as tau = 0 does.
+healthy runs, Q was 11 to 15 times this reward. A discount near 0 makes Q just as small.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from sb3_visual_td3.common.tags import TAGS, Tag
 from sb3_visual_td3.diagnosis.criteria import callbacks_that_fit
 from sb3_visual_td3.diagnosis.numerals import number, step_range
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import find_returns
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns, joined
 
@@ -92,9 +93,13 @@ def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> A
     """
     logged: dict[str, list[Logged]] = {kind: [] for kind in KINDS}
     missing: dict[str, list[Missing]] = {kind: [] for kind in KINDS}
+    returns = {found.name for found in find_returns(data.names())}
     for tag in data.names():
         series = data[tag]
-        logged[kind_of(tag)].append(Logged(tag, len(series), int(series.steps[0]), int(series.steps[-1])))
+        kind = kind_of(tag)
+        if kind == "reward" and tag in returns:  # other code may log returns under this prefix, such as reward/eval
+            kind = OTHER
+        logged[kind].append(Logged(tag, len(series), int(series.steps[0]), int(series.steps[-1])))
     # Tags that cannot exist in such a run, such as critics' gradients in a PPO run, do not count as missing.
     fits = callbacks_that_fit(data)
     for tag, row in TAGS.items():

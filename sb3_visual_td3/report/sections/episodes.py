@@ -252,11 +252,8 @@ def episodes_section(found: Episodes) -> Section | None:
         return None
     if found.n == 0 and found.moving_mean is not None:
         first, last = found.moving_mean
-        said = (
-            f", a moving mean, went from {number(first)} to {number(last)}. The lengths of single episodes were not "
-            "logged: "
-        )
-        return Section("episodes", "Episodes", ((Code(_SB3_LENGTH), f"{said}DrivingMetricsCallback writes them."),))
+        said = f", a moving mean, went from {number(first)} to {number(last)}. The lengths of single episodes were not "
+        return Section("episodes", "Episodes", ((Code(_SB3_LENGTH), f"{said}logged."),))
     sentences: list[Sentence] = [_length_sentence(found), *_trend_sentence(found), *_incident_sentences(found)]
     return Section("episodes", "Episodes", tuple(sentences), (_summary_table(found), _episode_table(found)))
 

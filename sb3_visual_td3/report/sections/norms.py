@@ -110,8 +110,8 @@ class NormRatio:
 class Norms:
     """Hold the numbers about the gradients.
 
-    :param head_has_vanished: whether the actor's head gets no gradient at the end of the run while the critics do; None
-        if the log has too few points
+    :param head_has_vanished: whether, at the end of the run, the actor's head gets no gradient although the critics
+        still get one; None if the log has too few points
     """
 
     taken: Taken

@@ -11,6 +11,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.numerals import number, percent
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import find_returns
 from sb3_visual_td3.report.document import Code, Flag, Section, Sentence, Table, columns
 
 PREFIX = "reward/"
@@ -70,7 +71,10 @@ class Rewards:
 
 def rewards(data: SeriesSet) -> Rewards:
     """Compute how much each logged reward term contributes to the reward."""
-    series = [data[tag].finite for tag in data.names() if tag.startswith(PREFIX)]
+    names = data.names()
+    # Other code may log the returns of episodes under this prefix, such as reward/eval.
+    returns = {found.name for found in find_returns(names)}
+    series = [data[tag].finite for tag in names if tag.startswith(PREFIX) and tag not in returns]
     series = [term for term in series if len(term)]
     magnitudes = [float(np.abs(term.values).mean()) for term in series]
     total = sum(magnitudes)
@@ -113,11 +117,7 @@ def rewards_section(found: Rewards) -> Section:
 
 def _lead(found: Rewards) -> Sentence:
     if not found.terms:
-        return (
-            "Unknown: no ",
-            Code(PREFIX),
-            " tag was logged. DrivingMetricsCallback writes a tag for each named term.",
-        )
+        return ("Unknown: no term was logged under ", Code(PREFIX), ".")
     if found.dominating is not None:
         share = percent(found.dominating.share)
         return (

@@ -7,6 +7,7 @@ import pytest
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Code
 from sb3_visual_td3.report.sections.availability import KINDS, availability, kind_of, missing_section
 from sb3_visual_td3.report.sections.episodes import evaluations, evaluations_section
@@ -42,6 +43,14 @@ def test_every_name_is_either_logged_or_missing_and_in_one_kind() -> None:
     assert sorted([*logged, *missing]) == sorted(tags.TAGS)
     assert [kind.id for kind in found.kinds] == [kind for kind in KINDS if kind != "other"]
     assert sum(kind.n_points for kind in found.kinds) == sum(len(series) for series in data.series.values())
+
+
+def test_a_return_is_not_listed_among_the_reward_terms() -> None:
+    found = availability(
+        SeriesSet.of(Series(tag, np.array([1]), np.ones(1)) for tag in ("reward/eval", "reward/speed"))
+    )
+    kinds = {one.tag: kind.id for kind in found.kinds for one in kind.logged}
+    assert kinds == {"reward/eval": "other", "reward/speed": "reward"}
 
 
 def test_missing_tags_have_a_meaning_an_owner_and_their_criteria() -> None:

@@ -51,8 +51,15 @@ def test_terms_that_are_all_zero_have_no_share() -> None:
 
 def test_without_terms_the_shares_are_unknown() -> None:
     section = rewards_section(rewards(SeriesSet()))
-    assert section.sentences[0][:2] == ("Unknown: no ", Code("reward/"))
+    assert section.sentences[0] == ("Unknown: no term was logged under ", Code("reward/"), ".")
     assert section.tables == ()
+
+
+def test_a_return_is_not_a_term_of_the_reward() -> None:
+    assert rewards(of(eval=[90.0, 300.0], train=[9.0, 30.0])).terms == ()
+    episodes = Series("rollout/ep_rew_mean", np.array([1]), np.array([1.0]))
+    terms = rewards(SeriesSet.of([*of(total=[3.0], speed=[1.0]).series.values(), episodes])).terms
+    assert [term.name for term in terms] == ["total", "speed"]
 
 
 def test_the_range_of_the_critics_rewards_is_reported() -> None:
