@@ -6,6 +6,7 @@ for each key, and a Box observation has a single store.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,6 +35,9 @@ from sb3_visual_td3.buffers.observation_store import (
 from sb3_visual_td3.common.numbers import to_float, to_integer
 from sb3_visual_td3.common.pictures import channels_are_last, parts_of, pictures_in
 from sb3_visual_td3.common.saved_state import fill, require_same_settings
+
+N_CHECKED = 100
+"""Number of transitions after which a buffer warns of frames that are stacked in a different way."""
 
 
 def holds_frames(space: spaces.Space[Any]) -> bool:
@@ -96,7 +100,8 @@ class FrameReplayBuffer(ReplayBuffer):
 
     - The ``obs`` of the next transition differs from the ``next_obs`` of this transition.
     - ``next_obs`` without its newest frame differs from ``obs`` without its oldest frame. If the environment stacks
-      frames in a different way (such as every second frame), use ``frame_stack=1``, which switches this test off.
+      frames in a different way (such as every second frame, or the newest first), use ``frame_stack=1``, which
+      switches this test off. After 100 transitions, a warning says so if no window has more than one step.
 
     :param buffer_size: number of transitions to hold, over all environments
     :param observation_space: uint8 images ``(channels, height, width)``, or a Dict that contains some
@@ -243,9 +248,9 @@ class FrameReplayBuffer(ReplayBuffer):
         :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
         :param infos: one dict for each environment
         :raises ValueError: if an argument has a wrong shape or length; nothing is stored then
-        :raises MemoryError: at the first call, if the machine cannot hold the whole buffer; nothing is stored then.
-            Later, if many short episodes need more frames than the memory can hold. Do not use the buffer after that,
-            because the oldest transition may be overwritten in part.
+        :raises MemoryError: if, at the first call, the machine cannot hold the whole buffer; nothing is stored then. A
+            later call raises this error if many short episodes need more frames than the memory can hold. Do not use
+            the buffer after that, because the oldest transition may be overwritten in part.
         """
         # All arguments are checked before anything is written, so that a ValueError leaves the buffer as it was.
         kinds = {key: (store.shape[1:], store.dtype) for key, store in self._stores.items()}
@@ -278,6 +283,23 @@ class FrameReplayBuffer(ReplayBuffer):
         if place.previous is not None:
             self.segment_ends[place.previous] |= ~continues
         self.segment_ends[place.row] = ~shifts
+        if place.row + 1 == -(-N_CHECKED // self.n_envs) and not place.replaces:
+            self._warn_of_other_stacks(place.row + 1)
+
+    def _warn_of_other_stacks(self, n_rows: int) -> None:
+        """Warn if n-step windows have one step only, because the environment stacks frames in a different way.
+
+        :param n_rows: number of rows so far
+        """
+        goes_on = ~self.dones[:n_rows]
+        if self.n_steps > 1 and self.frame_stack > 1 and goes_on.any() and self.segment_ends[:n_rows][goes_on].all():
+            warnings.warn(
+                f"n_steps={self.n_steps} has no effect: in {N_CHECKED} transitions, no observation continued the frame "
+                f"stack of the one before. FrameReplayBuffer expects frame_stack={self.frame_stack} frames along the "
+                "channels, oldest first. If the environment stacks them in a different way, pass "
+                "replay_buffer_kwargs={'frame_stack': 1}",
+                stacklevel=2,
+            )
 
     def end_segment(self) -> None:
         """End every n-step window at the transitions added last, even if the next transitions seem to continue them."""

@@ -206,7 +206,7 @@ def step_outcomes(
 class ObservationView:
     """Index stored observations like the array ``(size, n_envs, *observation)`` of Stable-Baselines3's replay buffer.
 
-    Each index returns a copy.
+    Indexing returns a copy.
 
     :param store: the store of the observations
     :param moment: ``BEFORE`` or ``AFTER`` the transitions

@@ -1,6 +1,6 @@
 """Play evaluation episodes and return their results, for policies and for baselines that do not learn.
 
-A :class:`Drive` is an episode of a driving environment, an :class:`Episode` one of any environment.
+A :class:`Drive` is the result of an episode in a driving environment, an :class:`Episode` in any environment.
 """
 
 from __future__ import annotations

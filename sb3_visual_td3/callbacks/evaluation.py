@@ -26,6 +26,7 @@ from stable_baselines3.common.vec_env import (
 from sb3_visual_td3.callbacks.drives import Policy, Result, trained_policy
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.callbacks.saving import BEST_MODEL, Saver, save_arrays
+from sb3_visual_td3.training_state.callback_state import stoppers_in
 from sb3_visual_td3.training_state.random_state import random_states_kept
 
 SERVER_ADDRESS = "server_address"
@@ -51,6 +52,8 @@ def lift_idle_limits(env: VecEnv) -> None:
 
 class EvaluationCallback(EvalCallback, Generic[Result]):
     """Evaluate the policy every ``eval_freq`` environment steps and at the end, and write files atomically.
+
+    There is no evaluation at the end if a callback, such as ExplosionAlertCallback, has ended the training.
 
     A subclass implements ``_play``, which plays episodes, ``_rate``, which compares their results with earlier ones,
     and ``_log``, which logs them.
@@ -205,7 +208,11 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
 
     def _on_training_end(self) -> None:
         # The final policy is evaluated too, unless the last step was evaluated already.
-        if self._last_evaluated != self.num_timesteps:
+        if self._last_evaluated == self.num_timesteps:
+            return
+        # A callback that ended the training has found a problem, such as NaN weights. The actions of this policy could
+        # raise an error in the environment.
+        if not stoppers_in(self.locals.get("callback", self)):
             self._evaluate_and_call_callbacks()
 
     def _evaluate_and_call_callbacks(self) -> bool:

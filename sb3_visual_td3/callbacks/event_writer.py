@@ -134,7 +134,7 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
     :return: the names, including those that depend on the environment's ``info``
     """
     callbacks = list(callbacks)
-    classes = {cls.__name__ for callback in callbacks for cls in type(callback).__mro__}
+    classes = {name for callback in callbacks for name in _our_classes(callback)}
     names = {name for name, tag in tags.TAGS.items() if tag.owner in classes}
     names |= {tags.ACTOR_LOSS, tags.CRITIC_LOSS}  # Without GradientNormCallback, the algorithm logs these names itself.
     if "ExplosionAlertCallback" in classes:
@@ -143,8 +143,9 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
         names.add(tags.EVAL_REWARD)
     if "DrivingEvalCallback" in classes:
         names.add(tags.EVAL_RANDOM_REWARD)
-    guards = [callback.guard for callback in callbacks if hasattr(callback, "guard")]
-    if all(guard.on_critical == "warn" for guard in guards):
+    # By class, because a callback of the user may have an attribute of this name too.
+    alerts = [callback for callback in callbacks if "ExplosionAlertCallback" in _our_classes(callback)]
+    if all(vars(alert)["guard"].on_critical == "warn" for alert in alerts):
         names.discard(tags.GUARD_ACTIONS)
 
     groups = _groups_of(model)
@@ -157,6 +158,11 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
     if not isinstance(model, WatchedModel):
         names -= {*tags.CLIP_FRACTION.values(), *tags.HIDDEN_IN_STOCK}
     return names
+
+
+def _our_classes(callback: BaseCallback) -> set[str]:
+    """Return the names of this package's classes among the classes of a callback; a user's may have the same names."""
+    return {cls.__name__ for cls in type(callback).__mro__ if cls.__module__.startswith("sb3_visual_td3.")}
 
 
 def _groups_of(model: Any) -> set[str]:

@@ -42,7 +42,8 @@ from sb3_visual_td3.training_state.callback_state import callbacks_in
 class ZeroedWeights:
     """Set all weights of a policy to zero, so that its next action is finite; :meth:`restore` undoes this.
 
-    Stable-Baselines3 can end a training run only after a step, which would otherwise use NaN actions.
+    Stable-Baselines3 can end a training run only after one more step. With the old weights, this step would use NaN
+    actions.
 
     :param policy: a policy whose weights are not finite
     """

@@ -42,7 +42,8 @@ class PolicyEvalCallback(EvaluationCallback[Episode]):
     - Before the first step, a random policy and the untrained policy play these episodes. Their returns are logged as
       ``eval/random_reward`` and ``eval/untrained_reward``. Only a return above both shows learning.
     - The best evaluation is logged as ``eval/best_reward``, with its step (``eval/best_step``).
-    - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
+    - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end, unless an alert
+      has ended the training.
     - An episode in which the simulator failed is repeated with the same seed.
     - If ``info`` has ``is_success`` only in some episodes, the others count as failures.
     - A run makes the same updates with and without this callback.
@@ -178,7 +179,7 @@ class PolicyEvalCallback(EvaluationCallback[Episode]):
         )
 
     def _first_seed(self) -> int:
-        """Return a seed for the first evaluation episode such that no evaluation episode has a seed of the training."""
+        """Return the seed of the first evaluation episode; evaluation and training have no seed in common."""
         first = self.model.seed
         if first is None:
             return self.seed

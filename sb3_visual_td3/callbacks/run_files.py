@@ -193,10 +193,11 @@ def _event_dir(logger: Logger) -> Path | None:
 
 def _texts(run_dir: Path, logger: Logger) -> Iterator[tuple[str, Path]]:
     """Yield the text files in the run's and the logger's folder, with their path relative to the run's folder."""
-    folders = [run_dir.resolve()]
+    # The real paths only find the same folder twice: relative paths between a link and its target would be wrong.
+    folders = {run_dir.resolve(): run_dir}
     if logger.dir:
-        folders.append(Path(logger.dir).resolve())
-    for folder in dict.fromkeys(folders):
+        folders.setdefault(Path(logger.dir).resolve(), Path(logger.dir))
+    for folder in folders.values():
         for pattern in _TEXTS:
             for path in sorted(folder.glob(pattern)):
                 yield os.path.relpath(path, run_dir), path
@@ -264,7 +265,7 @@ class ResumedFiles:
         is_copied = self._cut_event_files(logger)
         for name, text in self.state["texts"].items():
             self._cut_text(name, np.asarray(text).tobytes(), step, logger)
-        if ALERTS not in self.state["texts"]:
+        if ALERTS not in {PurePath(name).name for name in self.state["texts"]}:
             # All alerts in this file were added after the snapshot.
             (self.run_dir / ALERTS).unlink(missing_ok=True)
         return is_copied
@@ -297,10 +298,13 @@ class ResumedFiles:
         If the file was overwritten since, leave it as it is, and write the content of the snapshot to a second file.
         """
         path = Path(os.path.abspath(self.run_dir / name))
+        # Real paths are compared, because the path of the run or of the log may contain links. The file itself must not
+        # be a link.
+        path = Path(os.path.realpath(path.parent), path.name)
         try:
-            folders = [self.run_dir]
+            folders = [self.run_dir.resolve()]
             if logger.dir:
-                folders.append(Path(logger.dir))
+                folders.append(Path(logger.dir).resolve())
             if PurePath(name).is_absolute() or not any(_is_in(path, folder) for folder in folders):
                 raise ValueError(f"{name!r} is not a log of this run: expected a file in {self.run_dir}")
             if not any(fnmatch(path.name, pattern) for pattern in _TEXTS):

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.common.types import WatchedModel
@@ -29,7 +30,7 @@ from sb3_visual_td3.runs.manifest import (
     machine,
     package_versions,
 )
-from sb3_visual_td3.training_state.callback_state import callbacks_in
+from sb3_visual_td3.training_state.callback_state import stoppers_in
 from sb3_visual_td3.training_state.plain_data import map_leaves
 
 _STOCK_HYPERPARAMS = (
@@ -46,6 +47,58 @@ _STOCK_HYPERPARAMS = (
     "target_policy_noise",
     "target_noise_clip",
 )
+
+
+class _RunRecord:
+    """Write the ``run.json`` of one run, also when the process exits.
+
+    Python keeps this object until the end of the run is recorded. It holds no model, so the memory of a failed training
+    can be freed.
+
+    :param manifest: content of the file, which is written at once
+    :param folder: folder of the file
+    """
+
+    def __init__(self, manifest: RunManifest, folder: Path) -> None:
+        self.manifest = manifest
+        self._path = folder / FILE_NAME
+        self._pid = os.getpid()
+        self.write()
+        atexit.register(self._write_at_exit)
+
+    def write(self) -> None:
+        """Write the file of a run that has not ended."""
+        self.manifest.write(self._path)
+
+    def write_end(self, end: RunEnd, reason: str | None) -> None:
+        """Write how the run ended; the parameters are those of :meth:`RunRecorderCallback.record_end`."""
+        self.forget_exit()
+        now = _now()
+        finished = now if end == "finished" else None
+        ended = dataclasses.replace(self.manifest, finished=finished, end=end, ended=now, end_reason=reason)
+        ended.write(self._path)
+
+    def forget_exit(self) -> None:
+        """Write nothing when the process exits."""
+        atexit.unregister(self._write_at_exit)
+
+    def _write_at_exit(self) -> None:
+        """Record that an exception ended the run; Python calls this method when the process exits."""
+        # A forked child process exits, but the training continues in its parent.
+        if os.getpid() != self._pid:
+            return
+        # Python stores an uncaught exception here before it runs the exit handlers.
+        error = getattr(sys, "last_value", None)
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                self.write_end("interrupted", "by Ctrl-C")
+            else:
+                words = "an exception left learn()"
+                if error is not None:
+                    words = f"{type(error).__name__}: {error}"
+                self.write_end("crashed", words)
+        except OSError as problem:
+            print(f"run.json: the end of the run could not be recorded: {problem}", file=sys.stderr)
 
 
 class RunRecorderCallback(BaseCallback):
@@ -71,6 +124,7 @@ class RunRecorderCallback(BaseCallback):
         self.end: RunEnd | None = None
         """How the latest training ended; None if the training has not ended, or if an exception ended it."""
         self.end_reason: str | None = None
+        self._record: _RunRecord | None = None
 
     def _on_training_start(self) -> None:
         folder = self.run_dir or run_directory(self.logger)
@@ -80,36 +134,30 @@ class RunRecorderCallback(BaseCallback):
             )
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._manifest = self._describe_run()
+        if self._record is not None:
+            self._record.forget_exit()
         self.end = self.end_reason = None
         # The file is written now, because a killed run should have a run.json, and the report also reads runs that
         # still train.
-        self._manifest.write(self._folder / FILE_NAME)
-        self._pid = os.getpid()
-        atexit.unregister(self._record_at_exit)
-        atexit.register(self._record_at_exit)
+        self._record = _RunRecord(self._describe_run(), self._folder)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
         # If an environment cannot be created, rl-zoo calls this method for a training run that never started.
-        if not hasattr(self, "_manifest"):
+        if self._record is None:
             return
         self.end, self.end_reason = self._how_training_ended()
         if self.records_the_end:
             self.record_end(self.end, self.end_reason)
 
     def _how_training_ended(self) -> tuple[RunEnd, str | None]:
-        # SB3 does not report why learn() returned. A callback that ended the training has has_ended_training = True.
+        # SB3 does not report why learn() returned.
         n_steps, n_wanted = self.model.num_timesteps, self.locals["total_timesteps"]
-        stoppers = [
-            type(each).__name__
-            for each in callbacks_in(self.locals["callback"])
-            if getattr(each, "has_ended_training", False)
-        ]
+        stoppers = stoppers_in(self.locals["callback"])
         if stoppers:
-            return "stopped", f"by {stoppers[0]}, at step {n_steps:,} of {n_wanted:,}: see alerts.jsonl"
+            return "stopped", f"by {type(stoppers[0]).__name__}, at step {n_steps:,} of {n_wanted:,}: see alerts.jsonl"
         if n_steps < n_wanted:
             return "stopped", f"by a callback, at step {n_steps:,} of {n_wanted:,}"
         return "finished", None
@@ -121,43 +169,22 @@ class RunRecorderCallback(BaseCallback):
         :param reason: cause of the end; None for a finished run
         :raises OSError: if the file cannot be written; it then stays as it was
         """
-        if not hasattr(self, "_manifest"):
-            return
-        atexit.unregister(self._record_at_exit)
-        now = _now()
-        finished = now if end == "finished" else None
-        ended = dataclasses.replace(self._manifest, finished=finished, end=end, ended=now, end_reason=reason)
-        ended.write(self._folder / FILE_NAME)
-
-    def _record_at_exit(self) -> None:
-        """Record that an exception ended the run; Python calls this method when the process exits."""
-        # A forked child process exits, but the training continues in its parent.
-        if os.getpid() != self._pid:
-            return
-        # Python stores an uncaught exception here before it runs the exit handlers.
-        error = getattr(sys, "last_value", None)
-        try:
-            if isinstance(error, KeyboardInterrupt):
-                self.record_end("interrupted", "by Ctrl-C")
-            else:
-                words = "an exception left learn()"
-                if error is not None:
-                    words = f"{type(error).__name__}: {error}"
-                self.record_end("crashed", words)
-        except OSError as problem:
-            print(f"run.json: the end of the run could not be recorded: {problem}", file=sys.stderr)
+        if self._record is not None:
+            self._record.write_end(end, reason)
 
     def get_state(self) -> dict[str, Any]:
         """Return the time at which the run started."""
-        return {"started": self._manifest.started}
+        assert self._record is not None
+        return {"started": self._record.manifest.started}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Write the original start time of a resumed run to ``run.json``; call this after training has started.
 
         :param state: the state returned by ``get_state``
         """
-        self._manifest = dataclasses.replace(self._manifest, started=state["started"])
-        self._manifest.write(self._folder / FILE_NAME)
+        assert self._record is not None
+        self._record.manifest = dataclasses.replace(self._record.manifest, started=state["started"])
+        self._record.write()
 
     def _describe_run(self) -> RunManifest:
         model = self.model
@@ -181,7 +208,7 @@ class RunRecorderCallback(BaseCallback):
             event_dir = os.path.relpath(self.logger.dir, self._folder)
         return RunManifest(
             algo=type(model).__name__,
-            env_id=_env_id(self.training_env.get_attr("spec")[0]),
+            env_id=_env_id(self.training_env),
             seed=model.seed,
             n_timesteps=model._total_timesteps,
             hyperparams=map_leaves(hyperparams, _json_leaf),
@@ -197,7 +224,12 @@ class RunRecorderCallback(BaseCallback):
         )
 
 
-def _env_id(spec: Any) -> str:
+def _env_id(env: VecEnv) -> str:
+    try:
+        spec = env.get_attr("spec")[0]
+    except (AttributeError, NotImplementedError):
+        # A user's VecEnv may not implement get_attr, or its environments may lack the attribute.
+        return "unknown"
     return "unknown" if spec is None else str(spec.id)
 
 

@@ -199,7 +199,7 @@ class RetryingFile:
         return len(content)
 
     def flush(self) -> None:
-        """Write as much of the content in memory as the disk has space for."""
+        """Write the content that is in memory, as far as there is space on the disk."""
         if self.closed:
             return
         try:

@@ -30,6 +30,7 @@ from sb3_visual_td3.runs.snapshot import Health, NoSnapshotError, Snapshot, Snap
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.training_state.callback_state import callbacks_in, unknown_callbacks
 from sb3_visual_td3.training_state.model_settings import described_arguments
+from sb3_visual_td3.training_state.model_state import noises_in_part
 from sb3_visual_td3.training_state.training import (
     go_back,
     require_same_training,
@@ -133,6 +134,7 @@ class SnapshotCallback(BaseCallback):
         self.signals = None if signals is None else checked_signals(signals)
         self._signals: EndingSignals | None = None
         self._store: SnapshotStore | None = None
+        self._has_begun = False
         self._lock: RunLock | None = None
         self._snapshot: Snapshot | None = None
         self._files: ResumedFiles | None = None
@@ -147,6 +149,7 @@ class SnapshotCallback(BaseCallback):
         :raises ValueError: as described for the class
         """
         self.release()
+        self._has_begun, self._files = False, None
         folder = self.run_dir or run_directory(model.logger)
         if folder is None:
             raise ValueError(
@@ -167,10 +170,15 @@ class SnapshotCallback(BaseCallback):
                 f"{store.folder} cannot be written: {error.strerror}. Free some space on the disk, or change the "
                 "permissions of the folder"
             ) from error
-        self._snapshot = self._find(store)
-        if self._snapshot is not None:
-            self._check(self._snapshot, off_policy)
-        self._settings = described_arguments(off_policy)
+        try:
+            self._snapshot = self._find(store)
+            if self._snapshot is not None:
+                self._check(self._snapshot, off_policy)
+            self._settings = described_arguments(off_policy)
+        except BaseException:
+            # Otherwise, no other process could train the run until this process ends.
+            self.release()
+            raise
         self._store = store
 
     def _check(self, snapshot: Snapshot, model: OffPolicyAlgorithm) -> None:
@@ -201,19 +209,24 @@ class SnapshotCallback(BaseCallback):
         if there:
             raise ValueError(
                 f"{store.folder} holds snapshots of another run, up to step {there[-1].step:,}: continue that run with "
-                "SnapshotCallback(resume=True) or 'visual-td3 resume', or give another run_dir"
+                "SnapshotCallback(resume=True) or 'visual-td3 resume', or give another run_dir. A run is one call of "
+                "learn(), so each call needs its own run_dir"
             )
         return None
 
     def _init_callback(self) -> None:
-        if self._store is None:
+        # The callbacks of an earlier training must not be searched.
+        self._judges = []
+        # If an exception ended an earlier training, the store is still that of the earlier run.
+        if self._store is None or self._has_begun:
             self.prepare(self.model)
+        self._has_begun = True
         if self._files is not None:
             self._files.continue_event_files(self.model)
         make_event_files_retry(self.model.logger)
 
     def _on_training_start(self) -> None:
-        root: BaseCallback = self.locals["callback"]
+        root = self._root
         # The code below replaces the root callback's method on_training_end during training. If an exception ended an
         # earlier training, the replacement is still in place.
         vars(root).pop("on_training_end", None)
@@ -222,11 +235,11 @@ class SnapshotCallback(BaseCallback):
         if set(later) - {"ProgressBarCallback"}:
             raise ValueError(
                 f"SnapshotCallback is followed by {', '.join(later)}: put SnapshotCallback last in the list of "
-                "callbacks, because the others must process a step before it is saved"
+                "callbacks, because all other callbacks must process a step before a snapshot is saved"
             )
-        self._root = root
         self._judges = [callback for callback in all_callbacks if isinstance(callback, HealthJudge)]
-        for name in unknown_callbacks(root):
+        assert isinstance(self.model, OffPolicyAlgorithm)
+        for name in [*unknown_callbacks(root), *noises_in_part(self.model.action_noise)]:
             self._say(f"{name} has no get_state() and set_state(), so a resumed run starts it from the beginning")
         self._last_saved = None
         if self._snapshot is not None:
@@ -240,12 +253,17 @@ class SnapshotCallback(BaseCallback):
         # At the end, Stable-Baselines3 calls on_training_end() in the order of the list, and this callback is the last.
         # But like all snapshots, the last one must be taken before the other callbacks end. So the method of the root
         # callback is replaced for this training.
-        self._end_all = root.on_training_end
         root.on_training_end = self._on_end_of_all  # type: ignore[method-assign]
         self._signals = EndingSignals(self.signals or (), self.model, self._end_run)
         evaluated_on = [getattr(callback, "eval_env", None) for callback in all_callbacks]
         envs = [self.training_env, *(env for env in evaluated_on if isinstance(env, VecEnv))]
         self._signals.install(envs)
+
+    @property
+    def _root(self) -> BaseCallback:
+        """Return the callback of ``learn()``, which holds all callbacks."""
+        root: BaseCallback = self.locals["callback"]
+        return root
 
     def _resume(self, snapshot: Snapshot) -> bool:
         """Restore the training, and return whether its event files were copied to another folder.
@@ -345,7 +363,7 @@ class SnapshotCallback(BaseCallback):
         is_complete = self.model.num_timesteps >= self.locals["total_timesteps"]
         if is_complete and not self._judge_has_ended_training() and self._last_saved != self.model.num_timesteps:
             self._save_or_continue()
-        self._end_all()
+        self._root.on_training_end()
 
     def _on_training_end(self) -> None:
         self.release()

@@ -125,7 +125,7 @@ def is_input_error(error: BaseException) -> bool:
 
 
 def check_output(flag: str, path: Path) -> None:
-    """Refuse a path at which no file can be written, before the work whose result the file will hold.
+    """Refuse a path at which no file can be written; call this before you compute the content of the file.
 
     :param flag: the flag that gave the path, for the message
     :param path: path of the file

@@ -147,7 +147,7 @@ def _literal_value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         items: dict[Any, Any] = {}
         for key, value in zip(node.keys, node.values, strict=True):
             if key is None:
-                raise ValueError("'**' is not evaluated, so every value needs its name")
+                raise ValueError("'**' is not supported, so give a name to each value")
             items[_literal_value(key, {})] = _literal_value(value, names)
         return items
     try:

@@ -63,7 +63,8 @@ MOVED_MODULES = {
 }
 """The new module for each old one, both without the package's name."""
 _MOVED_CLASSES = {"zoo.plugin.BeginningCallback": "zoo.wrappers.BeginningCallback"}
-"""The new path of each class, by its former path, if the former module still exists; without the package's name."""
+"""Maps the former path of a moved class to its new path, both without the package's name. This dict is only for classes
+whose former module still exists."""
 
 
 def present_class_path(path: str) -> str:

@@ -74,7 +74,8 @@ def looks_like_picture(space: spaces.Space[Any]) -> bool:
     """Return whether a space has the shape of a camera image, whatever its numbers are.
 
     :param space: space of an observation, or of one entry of a Dict
-    :return: True for a Box with three axes: two of at least 16 pixels, and a first or last one of at most 16 channels
+    :return: True for a Box with three axes, if the first or the last axis has at most 16 channels and each of the
+        other two axes has at least 16 pixels
     """
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
         return False

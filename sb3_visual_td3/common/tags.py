@@ -267,7 +267,12 @@ GUARD_ACTIONS = _tag(
     "Number of times that the guard has acted on a critical alert; see alerts.jsonl.",
     _ALERTS,
 )
-FRAME_STD = _tag("agent/frame_std", "grey level", "Standard deviation of the pixels of the newest frames.", _GRADIENTS)
+FRAME_STD = _tag(
+    "agent/frame_std",
+    "grey level",
+    "Standard deviation of the pixels of the newest frame, in the environment with the least.",
+    _GRADIENTS,
+)
 FRAME_CHANGE = _tag(
     "agent/frame_change", "grey level", "Mean absolute difference between the pixels of consecutive frames.", _GRADIENTS
 )

@@ -40,8 +40,8 @@ class NetworkUpdate(NamedTuple):
         - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim), ``policy_q``
           (batch, 1), which is Q1(s, pi(s))
     :ivar observations: the batch's observations, not a copy; None if the algorithm does not provide them
-    :ivar seen_by_optimizer: True if the gradients are read when the optimizer steps, and so after any clipping. This is
-        the case for the algorithms of Stable-Baselines3 and sb3-contrib.
+    :ivar seen_by_optimizer: True if the gradients are read at the optimizer's step, after any clipping. This is the
+        case for the algorithms of Stable-Baselines3 and sb3-contrib.
     """
 
     network: Network

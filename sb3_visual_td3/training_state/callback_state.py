@@ -65,6 +65,14 @@ def callbacks_in(root: BaseCallback) -> list[BaseCallback]:
     return list(_numbered(root).values())
 
 
+def stoppers_in(root: BaseCallback) -> list[BaseCallback]:
+    """Return the callbacks that have ended a training run; such a callback has ``has_ended_training = True``.
+
+    :param root: the callback of ``learn()``
+    """
+    return [callback for callback in callbacks_in(root) if getattr(callback, "has_ended_training", False) is True]
+
+
 def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> dict[str, Any]:
     """Read the state of every callback of a training run.
 

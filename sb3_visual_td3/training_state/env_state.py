@@ -165,7 +165,7 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
             )
     missing = [attribute for attribute in attributes if not has_attr(base, attribute)]
     if missing:
-        # COUNTERS uses class names, so a user's wrapper with the name of a gymnasium wrapper is taken for it.
+        # COUNTERS uses class names, so a user's wrapper with the name of a gymnasium wrapper is treated as one.
         return f"a wrapper around {names[-1]} has the name of a known class, but no attribute {missing[0]}"
     if not (has_attr(base, "get_state") and has_attr(base, "set_state")):
         return f"{names[-1]} has no get_state()/set_state()"

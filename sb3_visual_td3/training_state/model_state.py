@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections import deque
 from collections.abc import Mapping
+from inspect import isroutine
 from pickle import UnpicklingError
 from typing import Any
 
@@ -58,16 +59,63 @@ def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
         return {**state, "own": as_plain(noise.get_state(), "action_noise")}
     # Any other noise of SB3 or of the user: its attributes are its state (OrnsteinUhlenbeck keeps its last noise).
     # Functions and other objects among them are left out, because plain data cannot hold them.
-    kinds = bool | int | float | np.generic | np.ndarray
-    values = {name: as_plain(value, name) for name, value in vars(noise).items() if isinstance(value, kinds)}
     generators = {n: generator_state(v) for n, v in vars(noise).items() if isinstance(v, np.random.Generator)}
-    return {**state, "values": values, "generators": generators}
+    nested = {n: action_noise_state(v) for n, v in vars(noise).items() if isinstance(v, ActionNoise)}
+    return {**state, "values": _plain_values(vars(noise)), "generators": generators, "nested": nested}
+
+
+def _plain_values(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes that are plain data, in the form that :func:`_unmarked` converts back.
+
+    :param attributes: the attributes by name
+    """
+    return plain_part({name: _marked(value) for name, value in attributes.items()})
+
+
+def _marked(value: Any) -> Any:
+    """Return a value in which each container states its type, because plain data has no tuples."""
+    if type(value) is dict:
+        return {"dict": {key: _marked(each) for key, each in value.items()}}
+    if type(value) in {list, tuple}:
+        return {type(value).__name__: [_marked(each) for each in value]}
+    # A container of another class, such as a named tuple, is left out: its class is not plain data.
+    return type(value) if isinstance(value, Mapping | list | tuple) else value
+
+
+def _unmarked(state: Any) -> Any:
+    """Return the value from the result of :func:`_marked`; a snapshot of version 0.3.0 holds no containers."""
+    if not isinstance(state, Mapping):
+        return state
+    ((kind, content),) = state.items()
+    if kind == "dict":
+        return {key: _unmarked(each) for key, each in content.items()}
+    items = [_unmarked(each) for each in content]
+    return tuple(items) if kind == "tuple" else items
+
+
+def noises_in_part(noise: ActionNoise | None) -> list[str]:
+    """Return the class names of the action noises of which a snapshot may miss a part of the state.
+
+    :param noise: action noise of the model; None if it has none
+    """
+    if noise is None or isinstance(noise, HasState):
+        return []
+    held = list(vars(noise).values())
+    if isinstance(noise, VectorizedActionNoise):
+        held = list(noise.noises)
+    unknown = [name for each in held if isinstance(each, ActionNoise) for name in noises_in_part(each)]
+    # A function or a class, such as the dtype of SB3's noises, has no state.
+    stateless = np.random.Generator | ActionNoise | type | np.dtype
+    others = [each for each in held if not (isinstance(each, stateless) or isroutine(each))]
+    if len(_plain_values({str(index): each for index, each in enumerate(others)})) < len(others):
+        unknown.append(type(noise).__qualname__)
+    return list(dict.fromkeys(unknown))
 
 
 def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] | None) -> None:
     """Set the state of an action noise.
 
-    :param noise: action noise of the model, of the same class as the saved one
+    :param noise: action noise of the model, of the same classes as the saved one
     :param state: result of :func:`action_noise_state`
     :raises ValueError: if it is the state of a different noise
     """
@@ -92,13 +140,16 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
         noise.set_state(as_given(state["own"]))
     else:
         values = as_given(state["values"])
-        unknown = (values.keys() | state["generators"].keys()) - vars(noise).keys()
+        nested = state.get("nested", {})  # missing in snapshots of version 0.3.0
+        unknown = (values.keys() | state["generators"].keys() | nested.keys()) - vars(noise).keys()
         if unknown:
             raise ValueError(
                 f"action_noise: the snapshot has {', '.join(sorted(unknown))}, but {here} has no such attributes: "
                 "create the model with the settings of the snapshot"
             )
-        vars(noise).update(values)
+        vars(noise).update({name: _unmarked(value) for name, value in values.items()})
+        for name, nested_state in nested.items():
+            set_action_noise_state(vars(noise)[name], nested_state)
         for name, generator in state["generators"].items():
             vars(noise)[name] = restored_generator(vars(noise).get(name), generator)
 

@@ -265,8 +265,8 @@ class RayVecEnv(VecEnv):
     def _restart_silent(self, silent: list[EnvSlot], can_wait: bool) -> None:
         """Restart each environment that has not answered for ``patience_s``.
 
-        :param can_wait: if the environment has made no step since its last restart, True gives it more time instead,
-            and False raises an error
+        :param can_wait: an environment that has made no step since its last restart is not restarted again: True gives
+            it more time, and False raises an error
         """
         for slot in silent:
             if slot.patience_left_s > 0.0:

@@ -48,10 +48,15 @@ def averaged_copy(actor: nn.Module) -> Any:
     :return: the copy, in evaluation mode
     """
     average = copy_of_actor(actor)
+    # By id, because two modules may use the same weights, and their average is then the same tensor too.
+    averages: dict[int, th.Tensor] = {}
     for module in average.modules():
         for name, parameter in list(module._parameters.items()):
+            buffer = None
+            if parameter is not None:
+                buffer = averages.setdefault(id(parameter), parameter.detach())
             del module._parameters[name]
-            module.register_buffer(name, None if parameter is None else parameter.detach())
+            module.register_buffer(name, buffer)
     average.train(False)
     return average
 
@@ -72,7 +77,8 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
     latest.update(actor.named_buffers(remove_duplicate=False))
     averages: list[th.Tensor] = []
     targets: list[th.Tensor] = []
-    for name, tensor in average.named_buffers(remove_duplicate=False):
+    # Each average once, although a module may have several names, such as one encoder for two cameras.
+    for name, tensor in average.named_buffers():
         if tensor.is_floating_point():
             averages.append(tensor)
             targets.append(latest[name])

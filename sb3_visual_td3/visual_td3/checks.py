@@ -214,10 +214,10 @@ _MODULE_OF_POLICIES = re.compile(r"(?:stable_baselines3|sb3_contrib)\.(\w+)\..+"
 
 
 def check_saved_by(path: str | pathlib.Path | io.BufferedIOBase, algorithm: type[BaseAlgorithm]) -> None:
-    """Refuse a saved model of another algorithm, by the module of its policy class.
+    """Refuse a model that another algorithm saved; the module of its policy class shows the algorithm.
 
-    A model whose policy class is not from Stable-Baselines3 or sb3-contrib is not refused. A file that is not a saved
-    model is not refused either, but by ``load``.
+    A model is accepted if its policy class is from neither Stable-Baselines3 nor sb3-contrib. This function ignores a
+    file that is not a saved model, and ``load`` refuses it later.
 
     :param path: the zip file, as for ``load``
     :param algorithm: class that is to load the model
@@ -310,3 +310,37 @@ def _check_ours(policy: VisualTD3Policy, network: str) -> None:
             "encoder='shared' only the critic trains the encoder. Create the actor with VisualActor(..., "
             "borrows_encoder=(features_extractor is not None)), or use policy_kwargs={'encoder': 'separate'}"
         )
+
+
+_NOT_CALLED: Mapping[type[nn.Module], tuple[str, ...]] = {
+    VisualActor: ("forward", "act", "extract_features"),
+    VisualCritic: ("forward", "q1_forward", "extract_features"),
+}
+"""Methods of our networks that a subclass must not override, because not every update calls them."""
+_CALLED = {VisualActor: "encode() or pre_tanh()", VisualCritic: "encode() or score()"}
+"""Methods of our networks that a subclass may override."""
+
+
+def check_overrides(policy: nn.Module, only_warn: bool = False) -> None:
+    """Refuse networks that override a method that the updates do not call.
+
+    :param policy: a policy for TD3, after :func:`check_networks`
+    :param only_warn: whether to issue a warning instead of an error
+    :raises ValueError: if a VisualActor or VisualCritic overrides such a method
+    """
+    if not isinstance(policy, VisualTD3Policy):
+        return
+    networks = (policy.actor, policy.actor_target, policy.critic, policy.critic_target)
+    for network_class in dict.fromkeys(map(type, networks)):
+        kind = VisualActor if issubclass(network_class, VisualActor) else VisualCritic
+        for method in _NOT_CALLED[kind]:
+            if getattr(network_class, method) is getattr(kind, method):
+                continue
+            message = (
+                f"{network_class.__name__} overrides {method}(), which the updates of VisualTD3 do not call, so "
+                f"they would train another function: override {_CALLED[kind]} instead. Or, to train this network "
+                "exactly as Stable-Baselines3's TD3 does, let the policy class inherit from TD3Policy"
+            )
+            if not only_warn:
+                raise ValueError(message)
+            warnings.warn(message, stacklevel=2)

@@ -59,7 +59,7 @@ def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
 
 
 def is_scheduled(noise: ActionNoise | None) -> bool:
-    """Return whether an action noise follows ``noise_schedule``, for one environment or for several."""
+    """Return whether a noise follows ``noise_schedule``; it may be the noise of one environment or of several."""
     if isinstance(noise, VectorizedActionNoise):
         noise = noise.base_noise
     return isinstance(noise, ScheduledActionNoise)

@@ -152,8 +152,8 @@ class TargetRange:
 
     The limits are in the unit of the environment's rewards, even with ``scale_rewards``.
 
-    :param limit: True clamps to the range that follows from the rewards, a number x to the range from -x to x; False
-        does not clamp
+    :param limit: True clamps targets to the range that follows from the rewards. A number x clamps targets to [-x, x].
+        False does not clamp them
     """
 
     def __init__(self, limit: float | bool = False) -> None:

@@ -74,6 +74,9 @@ def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
 class VisualActor(Actor):
     """Extend Stable-Baselines3's actor by an optional trunk, a LayerNorm head and the use of the critic's encoder.
 
+    A subclass may override :meth:`encode` and :meth:`pre_tanh`, from which the updates compute the actions. The updates
+    do not call :meth:`forward`.
+
     :param observation_space: the observation space
     :param action_space: the action space
     :param net_arch: widths of the head's hidden layers
@@ -172,6 +175,8 @@ class VisualActor(Actor):
 
 class VisualCritic(ContinuousCritic):
     """Extend Stable-Baselines3's critics by an optional trunk and LayerNorm heads.
+
+    A subclass may override :meth:`encode` and :meth:`score`. The updates do not always call :meth:`forward`.
 
     :param observation_space: the observation space
     :param action_space: the action space

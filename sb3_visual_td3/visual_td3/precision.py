@@ -1,6 +1,6 @@
 """Speed up updates by bfloat16 arithmetic, a single conversion of images, and reuse of memory.
 
-None of this is used if updates must equal Stable-Baselines3's bit for bit (:attr:`Arithmetic.is_exact`).
+None of this is used if updates must equal those of Stable-Baselines3 bit for bit (:attr:`Arithmetic.is_exact`).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Arithmetic:
 
     :param precision: ``"fp32"``, ``"bf16"`` or ``"auto"``. ``"auto"`` uses bfloat16 if the hardware supports it
     :param device: the device of the networks
-    :param is_stock: True if results in float32 must equal Stable-Baselines3's bit for bit
+    :param is_stock: True if results in float32 must equal those of Stable-Baselines3 bit for bit
     """
 
     def __init__(self, precision: Precision, device: th.device, is_stock: bool) -> None:
@@ -96,7 +96,8 @@ PIXEL_MAX = 255.0
 
 def can_use_blocks(convolution: nn.Module, height: int, width: int) -> bool:
     """Return whether :func:`convolve_blocks` can compute a layer for images of a given size."""
-    if not isinstance(convolution, nn.Conv2d):
+    # Spectral and weight normalisation remove the weight from the parameters, and compute it in each forward pass.
+    if type(convolution) is not nn.Conv2d or "weight" not in convolution._parameters:
         return False
     is_plain = convolution.padding == (0, 0) and convolution.dilation == (1, 1) and convolution.groups == 1
     kernel = convolution.kernel_size
@@ -182,7 +183,7 @@ class Preparation:
     def _part(
         self, values: th.Tensor, space: spaces.Space[Any], picture: spaces.Box | None, reader: nn.Module
     ) -> th.Tensor:
-        is_known = _does_the_same(reader, NatureCNN) or _does_the_same(reader, Convolutions)
+        is_known = _runs_layer_by_layer(reader)
         if picture is None or not (self._normalize_images or is_known):
             part = preprocess_obs(values, space, self._normalize_images)
             assert isinstance(part, th.Tensor)
@@ -213,7 +214,7 @@ def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tens
     """Return the features that an extractor computes from observations that :class:`Preparation` has converted.
 
     NatureCNN and our convolutions run layer by layer here, so that :func:`convolve_blocks` can compute the first layer.
-    If a subclass has its own ``forward``, this function calls it.
+    If a subclass has its own ``forward`` or other layers, this function calls ``forward``.
 
     :param extractor: the features extractor of actor or critic
     :param observations: observations that :class:`Preparation` returned
@@ -224,7 +225,7 @@ def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tens
         assert isinstance(extractor.extractors, nn.ModuleDict)
         parts = [encode_prepared(part, observations[key]) for key, part in extractor.extractors.items()]
         return th.cat(parts, dim=1)
-    if not (_does_the_same(extractor, NatureCNN) or _does_the_same(extractor, Convolutions)):
+    if not _runs_layer_by_layer(extractor):
         features: th.Tensor = extractor(observations)
         return features
     assert isinstance(observations, th.Tensor)
@@ -254,8 +255,19 @@ def _convolve(layers: nn.Sequential, images: th.Tensor) -> th.Tensor:
     return features
 
 
+def _runs_layer_by_layer(extractor: nn.Module) -> bool:
+    """Return whether :func:`_convolve` may run an extractor: it is convolutions, each with a ReLU, and a Flatten."""
+    if not (_does_the_same(extractor, NatureCNN) or _does_the_same(extractor, Convolutions)):
+        return False
+    if type(extractor.cnn) is not nn.Sequential:
+        return False
+    kinds = [type(layer) for layer in extractor.cnn]
+    # Other layers may need the values that a ReLU in place overwrites.
+    return len(kinds) >= 3 and kinds == [nn.Conv2d, nn.ReLU] * (len(kinds) // 2) + [nn.Flatten]
+
+
 def _does_the_same(extractor: nn.Module, kind: type[nn.Module]) -> bool:
-    """Return whether an extractor has the ``forward`` of class ``kind``, and so computes the same."""
+    """Return whether an extractor computes the same as class ``kind``: both have the same ``forward``."""
     return type(extractor).forward is kind.forward
 
 

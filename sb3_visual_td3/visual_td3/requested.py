@@ -119,7 +119,7 @@ def convert_numbers(model: TD3) -> None:
         own[name] = to_float(name, own[name], lowest, highest)
     if model.seed is not None:
         model.seed = to_integer("seed", model.seed, 0)
-    own["train_freq"] = _parse_train_freq(model.train_freq, model.n_envs)
+    own["train_freq"] = _parse_train_freq(model.train_freq)
     kwargs = model.replay_buffer_kwargs = dict(model.replay_buffer_kwargs)
     for name in kwargs.keys() & {"n_steps", "frame_stack"}:
         kwargs[name] = to_integer(f"replay_buffer_kwargs: {name}", kwargs[name], 1)
@@ -127,7 +127,22 @@ def convert_numbers(model: TD3) -> None:
         kwargs["gamma"] = to_float("replay_buffer_kwargs: gamma", kwargs["gamma"], 0.0, 1.0)
 
 
-def _parse_train_freq(value: Any, n_envs: int) -> TrainFreq:
+def check_train_freq(model: TD3) -> None:
+    """Refuse a ``train_freq`` in episodes if there are several environments.
+
+    :param model: the model; a user may have set its ``train_freq`` to a number, which is converted
+    :raises InvalidSettingError: if ``train_freq`` is in episodes, and there are several environments
+    :raises ValueError: if ``train_freq`` is invalid
+    """
+    train_freq = vars(model)["train_freq"] = _parse_train_freq(model.train_freq)
+    if train_freq.unit is TrainFrequencyUnit.EPISODE and model.n_envs > 1:
+        raise InvalidSettingError(
+            f"train_freq=({train_freq.frequency}, 'episode') with {model.n_envs} environments, whose episodes end at "
+            "different steps: expected a number of steps, such as train_freq=1"
+        )
+
+
+def _parse_train_freq(value: Any) -> TrainFreq:
     """Return ``train_freq`` as Stable-Baselines3 takes it."""
     number, unit = value, "step"
     if isinstance(value, tuple | list) and len(value) == 2:
@@ -137,11 +152,6 @@ def _parse_train_freq(value: Any, n_envs: int) -> TrainFreq:
     expected = "an integer >= 1 (steps), or (an integer, 'step' or 'episode')"
     if isinstance(number, str) or unit not in [each.value for each in TrainFrequencyUnit]:
         raise ValueError(f"train_freq={value!r}: expected {expected}")
-    if unit == "episode" and n_envs > 1:
-        raise InvalidSettingError(
-            f"train_freq={value!r} with {n_envs} environments, whose episodes end at different steps: expected a "
-            "number of steps, such as train_freq=1"
-        )
     return TrainFreq(to_integer("train_freq", number, 1, expected), TrainFrequencyUnit(unit))
 
 
@@ -201,7 +211,7 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
 def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
     """Guess which arguments the user gave to a model that an earlier version or Stable-Baselines3 saved.
 
-    A replay buffer class that the model could have chosen itself counts as not given.
+    If the model may have chosen the replay buffer class by default, the class counts as not given.
     """
     cls, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs or {})
     gamma, n_steps = kwargs.get("gamma", model.gamma), kwargs.get("n_steps", model.n_steps)

@@ -57,6 +57,7 @@ from sb3_visual_td3.visual_td3.presets import Description, PresetName, Resolved,
 from sb3_visual_td3.visual_td3.replay import buffer_chosen, check_fits, describe_buffer, fitted
 from sb3_visual_td3.visual_td3.requested import (
     REQUESTED_AT_LOAD,
+    check_train_freq,
     convert_numbers,
     record_requested,
     requested_policy_kwargs,
@@ -250,9 +251,11 @@ class VisualTD3(TD3):
         convert_numbers(self)
         record_requested(self)
         self._fit_to_n_envs()
-        # A model that was saved with overlap may be loaded in any environment, for example to be watched.
+        # A saved model may be loaded in any environment, for example to be watched. learn() makes these checks again.
         if requested_at_load is None or "overlap" in requested_at_load:
             self._check_overlap()
+        if requested_at_load is None or "train_freq" in requested_at_load:
+            check_train_freq(self)
         # A stock checkpoint, or a stock policy given as a class: our policies build the same networks for "td3".
         if self.policy_class in policies.OURS_FOR_STOCK:
             self.policy_class = policies.OURS_FOR_STOCK[self.policy_class]
@@ -268,6 +271,8 @@ class VisualTD3(TD3):
         with assertions_as_setting_errors(advice, about="images"), buffer_chosen(self, self._resolved["preset"].value):
             super()._setup_model()
         checks.check_networks(self.policy, self.lr_schedule)
+        if requested_at_load is None:
+            checks.check_overrides(self.policy)
         if not self._is_stock_policy:
             group_optimizers(self.policy)  # again, because the user's policy class may have made other optimizers
             self.policy.may_average = bool(self.settings.policy_average)
@@ -290,7 +295,7 @@ class VisualTD3(TD3):
         self._setup_noise()
 
     def _fit_to_n_envs(self) -> None:
-        """Fit a loaded model to its environments, whose number may differ from the one it was saved with."""
+        """Fit a loaded model to its environments; their number may have changed since the model was saved."""
         self.action_noise = noise_for_n_envs(self.action_noise, self.n_envs)
         last_obs = self._last_obs
         if isinstance(last_obs, dict):
@@ -332,7 +337,7 @@ class VisualTD3(TD3):
     def _setup_arithmetic(self) -> None:
         """Set up the numerical precision of the updates, and their speed-ups, such as fused optimizers.
 
-        There are no speed-ups if updates must equal Stable-Baselines3's bit for bit.
+        There are no speed-ups if updates must equal those of Stable-Baselines3 bit for bit.
         """
         self._arithmetic = Arithmetic(self.settings.precision, self.device, self._is_stock)
         self._step_guard = StepGuard(self.device, self._is_stock)
@@ -369,7 +374,7 @@ class VisualTD3(TD3):
 
     @property
     def _is_stock(self) -> bool:
-        """Return whether training equals Stable-Baselines3's in every detail, including its faults."""
+        """Return whether the model trains exactly as Stable-Baselines3's TD3 does, with the same faults."""
         return bool(self._resolved["preset"].value == "td3")
 
     # ---- training
@@ -711,6 +716,9 @@ class VisualTD3(TD3):
         This method then marks where the stored ones end, so that no n-step return combines stored and new transitions.
         With ``preset="td3"`` it sets no mark, as in Stable-Baselines3.
         """
+        check_train_freq(self)
+        # A new model with such networks was refused. Version 0.3.0 trained and saved such models.
+        checks.check_overrides(self.policy, only_warn=True)
         if self.replay_buffer is not None:
             check_fits(self.replay_buffer, self)
             begins_with_reset = reset_num_timesteps or self._last_obs is None

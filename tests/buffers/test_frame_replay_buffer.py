@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -265,6 +266,30 @@ def test_a_window_ends_if_the_following_observation_does_not_repeat_the_stored_f
     assert found.rewards[2].item() == first[2][0]["reward"]
     np.testing.assert_array_equal(found.next_observations[1], first[2][0]["next_obs"]["observation"])
     assert found.dones.sum() == 0
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize(
+    ("newest_first", "length", "kwargs", "n_expected"),
+    [
+        (True, 12, {"frame_stack": 4, "n_steps": 3}, 1),
+        (True, 12, {"frame_stack": 4}, 0),
+        (True, 12, {"frame_stack": 1, "n_steps": 3}, 0),
+        (False, 12, {"frame_stack": 4, "n_steps": 3}, 0),
+        (False, 1, {"frame_stack": 4, "n_steps": 3}, 0),
+    ],
+)
+def test_a_warning_says_that_the_newest_frame_must_be_the_last(newest_first, length, kwargs, n_expected, n_envs):
+    frames = np.random.default_rng(0).integers(0, 256, (500, n_envs, 12, 12), dtype=np.uint8)
+    order = slice(None, None, -1) if newest_first else slice(None)
+    buffer = make(BOX, 1_000, n_envs, **kwargs)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(400 // n_envs):
+            obs, next_obs = (frames[at : at + 4].swapaxes(0, 1)[:, order] for at in (step, step + 1))
+            done = np.full(n_envs, float(step % length == length - 1))
+            buffer.add(obs, next_obs, np.zeros((n_envs, 2)), np.zeros(n_envs), done, [{}] * n_envs)
+    assert len([each for each in caught if "n_steps=3 has no effect" in str(each.message)]) == n_expected
 
 
 def test_the_observation_views_equal_the_arrays_of_stable_baselines3():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import PPO, SAC
+from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -19,11 +19,18 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from sb3_visual_td3 import PolicyEvalCallback, SnapshotCallback, VisualTD3
+from sb3_visual_td3 import (
+    ExplosionAlertCallback,
+    PolicyEvalCallback,
+    RunRecorderCallback,
+    SnapshotCallback,
+    VisualTD3,
+)
 from sb3_visual_td3.callbacks import drives
 from sb3_visual_td3.callbacks.drives import play_episodes, random_policy, trained_policy
 from sb3_visual_td3.callbacks.policy_eval import wrapped_alike
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.runs.manifest import RunManifest
 from sb3_visual_td3.training_state.random_state import generator_state, restored_generator
 from tests.callbacks.event_files import scalars_in
 from tests.callbacks.test_snapshot import Kill, Killed
@@ -432,6 +439,29 @@ def test_callbacks_are_called_and_can_end_the_training():
     model.learn(100, callback=callback)
     assert model.num_timesteps == 40
     assert after.n == 2
+
+
+def test_a_policy_that_is_not_finite_is_not_evaluated_at_the_end(tmp_path):
+    class Poison(BaseCallback):
+        def _on_rollout_start(self):
+            if self.num_timesteps == 31:
+                for weight in self.model.critic.parameters():
+                    weight.data.fill_(np.nan)
+
+        def _on_step(self):
+            return True
+
+    class StrictEnv(PointEnv):
+        def step(self, action):
+            assert np.isfinite(action).all()
+            return super().step(action)
+
+    model = TD3("MlpPolicy", make_vec_env(StrictEnv, 1), **SETTINGS)
+    alert = ExplosionAlertCallback(on_critical="stop", run_dir=tmp_path, verbose=0)
+    evaluations = evaluation(make_vec_env(StrictEnv, 1), eval_freq=1_000)
+    model.learn(60, callback=[Poison(), alert, evaluations, RunRecorderCallback(tmp_path)])
+    assert model.num_timesteps < 60
+    assert RunManifest.read(tmp_path / "run.json").end == "stopped"
 
 
 def test_a_killed_run_continues_its_evaluations(tmp_path):

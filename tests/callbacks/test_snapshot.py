@@ -13,11 +13,14 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
-from sb3_visual_td3 import SnapshotCallback, VisualTD3
+from sb3_visual_td3 import ExplosionAlertCallback, SnapshotCallback, VisualTD3
 from sb3_visual_td3.callbacks import snapshot as snapshot_module
+from sb3_visual_td3.callbacks.run_files import find_run_files
+from sb3_visual_td3.runs import run_lock as run_lock_module
 from sb3_visual_td3.runs.snapshot import SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.image_env import ImageEnv
@@ -209,7 +212,7 @@ def test_a_training_that_a_callback_stopped_has_no_snapshot_of_its_end(tmp_path)
     assert [found.step for found in SnapshotStore(tmp_path / "snapshots").all()] == [0, 20]
 
 
-def test_a_callback_list_can_be_used_again_after_an_exception(tmp_path):
+def test_a_callback_list_can_be_used_again_after_an_exception(tmp_path, capsys):
     kill = Kill(30)
     callbacks = CallbackList([kill, SnapshotCallback(20, tmp_path)])
     with pytest.raises(Killed):
@@ -217,8 +220,81 @@ def test_a_callback_list_can_be_used_again_after_an_exception(tmp_path):
     kill.at = 1_000
     callbacks.callbacks[1].resume = True
     vector_td3().learn(50, callback=callbacks)
+    assert "resumed at step 20 of 50" in capsys.readouterr().out
     assert "on_training_end" not in vars(callbacks)
     assert SnapshotStore(tmp_path / "snapshots").newest().step == 50
+
+
+def test_a_second_run_after_an_exception_does_not_touch_the_snapshots_of_the_first(tmp_path):
+    kill = Kill(30)
+    callbacks = [kill, SnapshotCallback(20, tmp_path)]
+    with pytest.raises(Killed):
+        vector_td3().learn(50, callback=callbacks)
+    kill.at = 1_000
+    with pytest.raises(ValueError, match="holds snapshots of another run, up to step 20"):
+        vector_td3(seed=1).learn(50, callback=callbacks)
+    assert [found.step for found in SnapshotStore(tmp_path / "snapshots").all()] == [0, 20]
+
+
+def test_a_second_run_after_an_exception_has_a_folder_of_its_own(tmp_path):
+    kill = Kill(30)
+    callbacks = [kill, SnapshotCallback(20)]
+    with pytest.raises(Killed):
+        vector_td3(str(tmp_path)).learn(50, callback=callbacks)
+    kill.at = 1_000
+    vector_td3(str(tmp_path), seed=1).learn(50, callback=callbacks)
+    steps = {n: [found.step for found in SnapshotStore(tmp_path / n / "snapshots").all()] for n in ("TD3_1", "TD3_2")}
+    assert steps == {"TD3_1": [0, 20], "TD3_2": [40, 50]}
+
+
+def test_a_list_of_callbacks_can_be_used_for_a_second_run(tmp_path):
+    model = vector_td3(str(tmp_path / "tb"))
+    alerts = ExplosionAlertCallback(verbose=0, check_freq=1_000)
+    callbacks = [Kill(1_000), alerts, SnapshotCallback(20, tmp_path / "first")]
+    model.learn(25, callback=callbacks)
+    callbacks[0].at, callbacks[-1].run_dir = 10, tmp_path / "second"
+    with pytest.raises(Killed):
+        model.learn(25, callback=callbacks)
+    # The callbacks of the earlier trainings are no callbacks of this one.
+    callbacks[-1].release()
+    callbacks[-1].run_dir = tmp_path / "third"
+    model.learn(25, callback=callbacks[-1])
+    assert SnapshotStore(tmp_path / "third" / "snapshots").newest().step == 25
+
+
+def test_a_run_whose_path_contains_a_link_continues(tmp_path):
+    """The folder of the log has another path than the run's, because one of them contains the link."""
+    (tmp_path / "some" / "real" / "disk").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "some" / "real" / "disk")
+    run_dir = tmp_path / "link" / "run"
+
+    def script(kill_at=None):
+        model = vector_td3()
+        model.set_logger(configure(str(tmp_path / "some" / "real" / "disk" / "run"), ["csv", "tensorboard"]))
+        (run_dir / "alerts.jsonl").touch()
+        callbacks = [Kill(kill_at)] if kill_at else []
+        model.learn(50, callback=[*callbacks, SnapshotCallback(20, run_dir, resume=True)], log_interval=1)
+
+    with pytest.raises(Killed):
+        script(45)
+    texts = SnapshotStore(run_dir / "snapshots").newest().state["files"]["texts"]
+    assert set(texts) == {"alerts.jsonl", "progress.csv"}
+    script()
+    assert (run_dir / "until_000000040.progress.csv").is_file()
+
+
+def test_a_snapshot_that_names_a_log_by_its_real_path_is_resumed(tmp_path):
+    """Version 0.3.0 wrote such names if the run's path contained a link."""
+    (tmp_path / "some" / "real" / "disk").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "some" / "real" / "disk")
+    run_dir = tmp_path / "link" / "run"
+    run_dir.mkdir()
+    (run_dir / "alerts.jsonl").write_text("before\nsince\n")
+    name = os.path.relpath(run_dir.resolve() / "alerts.jsonl", run_dir)
+    assert name.startswith("..")
+    state = {"event_dir": None, "event_files": {}, "texts": {name: np.frombuffer(b"before\n", np.uint8)}}
+    find_run_files(run_dir, state, None).cut_back(configure(None, []), 20)
+    assert (run_dir / "alerts.jsonl").read_text() == "before\n"
 
 
 def test_a_snapshot_records_package_versions_and_a_resumed_run_reports_changes(tmp_path, monkeypatch, capsys):
@@ -394,6 +470,7 @@ def test_a_new_run_refuses_a_folder_with_another_runs_snapshots_and_keeps_them(t
     snapshots = files_in(tmp_path / "snapshots")
     with pytest.raises(ValueError, match=r"snapshots of another run, up to step 50.*resume=True"):
         vector_td3(seed=1).learn(70, callback=SnapshotCallback(20, tmp_path))
+    assert not [lock for lock in run_lock_module._held if lock.path.is_relative_to(tmp_path)]
     assert any("step_000000050" in path.parts for path in snapshots)
     assert files_in(tmp_path / "snapshots") == snapshots
 
@@ -451,6 +528,16 @@ def test_the_snapshot_callback_must_be_the_last(tmp_path):
 def test_a_message_names_a_callback_without_get_state_and_set_state(tmp_path, capsys):
     vector_td3().learn(30, callback=[Kill(99), SnapshotCallback(10, tmp_path)])
     assert "Kill has no get_state() and set_state()" in capsys.readouterr().out
+
+
+def test_a_message_names_an_action_noise_whose_state_is_not_plain_data(tmp_path, capsys):
+    class WithTensor(NormalActionNoise):
+        weights = None
+
+    noise = WithTensor(np.zeros(1), np.ones(1))
+    noise.weights = th.zeros(1)
+    vector_td3(action_noise=noise).learn(30, callback=SnapshotCallback(10, tmp_path))
+    assert "WithTensor has no get_state() and set_state()" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kwargs", [{"save_freq": 0}, {"keep": 0}, {"resume": True}])

@@ -1,14 +1,18 @@
 """Test GradientNormCallback, ExplosionAlertCallback and RunRecorderCallback on small random images."""
 
+import gc
 import json
 import math
+import weakref
 
 import pytest
 from stable_baselines3 import DQN, PPO
-from stable_baselines3.common.callbacks import ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, RunRecorderCallback
 from sb3_visual_td3.callbacks.alerts import gradient_alerts
+from sb3_visual_td3.callbacks.event_writer import names_in_reach
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.runs.manifest import RunManifest
 from tests.callbacks.event_files import scalars_in
@@ -133,6 +137,55 @@ def test_run_json_has_no_finish_time_if_the_training_fails(make_model, tmp_path)
     with pytest.raises(ConnectionError):
         model.learn(30, callback=[RunRecorderCallback(run_dir=tmp_path), ConvertCallback(fail)])
     assert RunManifest.read(tmp_path / "run.json").finished is None
+
+
+def test_a_training_that_failed_leaves_no_model_in_memory(make_model, tmp_path):
+    def fail(locals_, globals_):
+        raise ConnectionError("the simulator is gone")
+
+    def failed():
+        model = make_model()
+        with pytest.raises(ConnectionError):
+            model.learn(30, callback=[RunRecorderCallback(run_dir=tmp_path), ConvertCallback(fail)])
+        return weakref.ref(model)
+
+    model = failed()
+    gc.collect()
+    assert model() is None
+
+
+def test_a_vec_env_without_get_attr_has_an_unknown_id(make_model, tmp_path):
+    class WithoutAttributes(DummyVecEnv):
+        def get_attr(self, attr_name, indices=None):
+            if attr_name == "spec":
+                raise NotImplementedError
+            return super().get_attr(attr_name, indices)
+
+    make_model(env=WithoutAttributes([ImageEnv])).learn(20, callback=RunRecorderCallback(run_dir=tmp_path))
+    assert RunManifest.read(tmp_path / "run.json").env_id == "unknown"
+
+
+def test_a_users_callback_may_have_an_attribute_of_the_same_name_as_ours(make_model, tmp_path):
+    class Mine(BaseCallback):
+        guard = has_ended_training = "mine"
+
+        def _on_step(self):
+            return True
+
+    callbacks = [Mine(), GradientNormCallback(), RunRecorderCallback(run_dir=tmp_path)]
+    make_model(tensorboard_log=str(tmp_path / "tb")).learn(20, callback=callbacks)
+    assert RunManifest.read(tmp_path / "run.json").end == "finished"
+
+
+def test_a_users_callback_may_have_the_name_of_one_of_ours(make_model, tmp_path):
+    class ExplosionAlertCallback(BaseCallback):
+        def _on_step(self):
+            return True
+
+    model = make_model(tensorboard_log=str(tmp_path))
+    mine = ExplosionAlertCallback()
+    model.learn(20, callback=[mine, GradientNormCallback()])
+    assert names_in_reach(model, [mine]) == names_in_reach(model, [])
 
 
 def test_a_recorder_without_a_folder_says_so(make_model):

@@ -1,6 +1,8 @@
 """Tests that restored random generators, action noise and spaces continue their random sequences."""
 
 import random
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from stable_baselines3.common.noise import (
 )
 
 from sb3_visual_td3.training_state.env_state import describe_space
-from sb3_visual_td3.training_state.model_state import action_noise_state, set_action_noise_state
+from sb3_visual_td3.training_state.model_state import action_noise_state, noises_in_part, set_action_noise_state
 from sb3_visual_td3.training_state.random_state import (
     generator_state,
     random_state,
@@ -193,3 +195,62 @@ def test_another_noise_is_refused():
         match=r"VectorizedActionNoise, the model has None: create the model with the settings of the snapshot",
     ):
         set_action_noise_state(None, state)
+
+
+class DecayingNoise(ActionNoise):
+    """Wrap another noise, as a class of the user may do, and hold values of many types."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.factor, self.recent, self.by_name, self.shape, self.label = 1.0, [0.0, 0.0], {"n": 0}, (2,), None
+
+    def __call__(self):
+        self.factor *= 0.99
+        self.recent = [0.9 * value + np.random.randn() for value in self.recent]
+        self.by_name["n"] += 1
+        self.label = f"call {self.by_name['n']}"
+        return self.factor * self.base() + self.recent + self.by_name["n"] + np.zeros(self.shape)
+
+
+def test_a_noise_around_another_one_continues():
+    noise, other = DecayingNoise(ornstein()), DecayingNoise(ornstein())
+    for _ in range(3):
+        noise()
+    state, generators = through_json(action_noise_state(noise)), random_state()
+    expected = [noise().tobytes() for _ in range(3)]
+    set_random_state(generators)
+    set_action_noise_state(other, state)
+    assert [other().tobytes() for _ in range(3)] == expected
+    assert vars(other).keys() == vars(noise).keys()
+    assert (other.shape, other.recent, other.label) == (noise.shape, noise.recent, noise.label)
+    assert noises_in_part(VectorizedActionNoise(noise, 2)) == []
+
+
+class Point(NamedTuple):
+    x: float
+
+
+def test_the_containers_of_a_noise_keep_their_types():
+    noise, other = ornstein(), ornstein()
+    noise.pairs, noise.by_name, noise.path = ((1, 2), (3, 4)), {"a": (1, 2), "b": {}}, [(0, np.float32(1.0)), []]
+    other.pairs, other.by_name, other.path = (), {}, None
+    # Containers of other classes are not saved.
+    noise.point, other.point = Point(1.0), Point(2.0)
+    noise.counts, other.counts = Counter(a=1), Counter(a=2)
+    set_action_noise_state(other, through_json(action_noise_state(noise)))
+    assert (other.pairs, other.by_name, other.path) == (noise.pairs, noise.by_name, noise.path)
+    assert (other.point, other.counts) == (Point(2.0), Counter(a=2))
+    assert (type(other.point), type(other.counts)) == (Point, Counter)
+    assert noises_in_part(noise) == ["OrnsteinUhlenbeckActionNoise"]
+    del noise.point, noise.counts
+    assert noises_in_part(noise) == []
+
+
+def test_noises_with_more_than_plain_data_are_named():
+    noise = DecayingNoise(ornstein())
+    noise.base.weights = th.zeros(2)
+    assert noises_in_part(VectorizedActionNoise(noise, 2)) == ["OrnsteinUhlenbeckActionNoise"]
+    noise.others = [ornstein()]
+    assert noises_in_part(noise) == ["OrnsteinUhlenbeckActionNoise", "DecayingNoise"]
+    assert noises_in_part(None) == noises_in_part(NormalActionNoise(np.zeros(2), np.ones(2))) == []

@@ -43,6 +43,23 @@ def test_the_average_weighs_the_policies_as_its_formula_says():
     assert float(average.weight) == pytest.approx(by_hand, rel=1e-5)
 
 
+@pytest.mark.parametrize("shares", ["the module", "its weight"])
+def test_weights_that_appear_twice_are_averaged_once(shares):
+    actor = th.nn.Sequential(th.nn.Linear(1, 1, bias=False), th.nn.Linear(1, 1, bias=False))
+    if shares == "the module":
+        actor[1] = actor[0]
+    else:
+        actor[1].weight = actor[0].weight
+    average, decay, values = averaged_copy(actor), 0.9, [1.0, 5.0, -2.0]
+    for n_updates, value in enumerate(values, start=1):
+        with th.no_grad():
+            actor[0].weight.fill_(value)
+        update_average(average, actor, decay, n_updates)
+    by_hand = 0.1 * (0.81 * 1.0 + 0.9 * 5.0 - 2.0) / (1 - 0.9**3)
+    assert [float(layer.weight) for layer in average] == pytest.approx([by_hand, by_hand], rel=1e-5)
+    assert average.state_dict().keys() == actor.state_dict().keys()
+
+
 def test_batch_norm_statistics_are_averaged_and_its_counter_copied():
     actor = th.nn.BatchNorm1d(2)
     average = averaged_copy(actor)

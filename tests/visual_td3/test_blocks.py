@@ -46,6 +46,8 @@ def test_a_convolution_and_its_gradients_on_blocks_equal_those_on_scaled_images(
         nn.Conv2d(4, 6, 8, 4, dilation=2),
         nn.Conv2d(4, 8, 8, 4, groups=2),
         nn.Linear(4, 4),
+        nn.utils.spectral_norm(nn.Conv2d(4, 6, 8, 4)),
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 6, 8, 4)),
     ],
 )
 def test_layers_of_another_kind_do_not_see_blocks(layer):

@@ -13,7 +13,14 @@ from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, T
 from torch import nn
 
 from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
-from sb3_visual_td3.visual_td3.policies import VisualActor, VisualCnnPolicy, VisualMultiInputPolicy, VisualTD3Policy
+from sb3_visual_td3.visual_td3 import checks
+from sb3_visual_td3.visual_td3.policies import (
+    VisualActor,
+    VisualCnnPolicy,
+    VisualCritic,
+    VisualMultiInputPolicy,
+    VisualTD3Policy,
+)
 from tests.image_env import ImageEnv, VectorImageEnv
 
 SETTINGS = {"buffer_size": 100, "learning_starts": 12, "batch_size": 8, "seed": 3, "device": "cpu"}
@@ -223,6 +230,82 @@ class StockActorInOurs(VisualTD3Policy):
         return Actor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
 
 
+class ScaledActor(VisualActor):
+    def forward(self, obs):
+        return 0.1 * super().forward(obs)
+
+
+class ScaledAct(VisualActor):
+    def act(self, features):
+        return 0.1 * super().act(features)
+
+
+class ShiftedCritic(VisualCritic):
+    def forward(self, obs, actions):
+        return tuple(100.0 + q_values for q_values in super().forward(obs, actions))
+
+
+class CroppingCritic(VisualCritic):
+    def extract_features(self, obs, features_extractor):
+        return super().extract_features(obs[..., :48], features_extractor)
+
+
+def with_network(kind):
+    """Return a policy class whose networks have a class of the user."""
+
+    class WithNetwork(VisualCnnPolicy):
+        def make_actor(self, features_extractor=None):
+            actor = super().make_actor(features_extractor)
+            if issubclass(kind, VisualActor):
+                actor.__class__ = kind
+            return actor
+
+        def make_critic(self, features_extractor=None):
+            critic = super().make_critic(features_extractor)
+            if issubclass(kind, VisualCritic):
+                critic.__class__ = kind
+            return critic
+
+    return WithNetwork
+
+
+class ScaledPreTanh(VisualActor):
+    def pre_tanh(self, features):
+        return 0.1 * super().pre_tanh(features)
+
+
+class ShiftedScore(VisualCritic):
+    def score(self, features, actions, first_only=False):
+        return tuple(100.0 + q_values for q_values in super().score(features, actions, first_only))
+
+
+class StoringActor(VisualActor):
+    def forward(self, obs):
+        self.last = super().forward(obs)
+        return self.last
+
+
+@pytest.mark.parametrize("kind", [StoringActor, ShiftedCritic])
+def test_a_model_whose_network_overrides_a_method_in_vain_is_loaded_and_training_it_warns(tmp_path, kind):
+    """Version 0.3.0 trained and saved such models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "check_overrides", lambda policy, only_warn=False: None)
+        VisualTD3(with_network(kind), ImageEnv(), **SETTINGS).save(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = VisualTD3.load(tmp_path / "model", env=ImageEnv(), device="cpu")
+        loaded.predict(loaded.env.reset())
+    with pytest.warns(UserWarning, match=rf"{kind.__name__} overrides forward\(\)"):
+        loaded.learn(20)
+    assert loaded._n_updates > 0
+
+
+@pytest.mark.parametrize("kind", [ScaledPreTanh, ShiftedScore])
+def test_methods_that_the_updates_call_may_be_overridden(make_model, kind):
+    model = make_model(with_network(kind)).learn(30)
+    assert model._n_updates == 10
+
+
 class LeakingActor(VisualCnnPolicy):
     def make_actor(self, features_extractor=None):
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
@@ -250,6 +333,10 @@ class NoOptimizer(TD3Policy):
             ImageEnv,
             "LeakingActor.make_actor creates an actor that would train its encoder.*borrows_encoder",
         ),
+        (with_network(ScaledActor), ImageEnv, r"ScaledActor overrides forward\(\).* override encode\(\) or pre_tanh"),
+        (with_network(ScaledAct), ImageEnv, r"ScaledAct overrides act\(\)"),
+        (with_network(ShiftedCritic), ImageEnv, r"ShiftedCritic overrides forward\(\).*encode\(\) or score\(\)"),
+        (with_network(CroppingCritic), ImageEnv, r"CroppingCritic overrides extract_features\(\)"),
         (HalfAnOptimizer, ImageEnv, "HalfAnOptimizer: the critic's optimizer lacks .* trainable weights"),
         (NoOptimizer, VectorEnv, "NoOptimizer.actor .*optimizer=None: expected"),
     ],

@@ -189,6 +189,59 @@ def test_a_subclass_of_a_known_extractor_keeps_its_own_forward(make_model, preci
     assert (features - expected).norm() < 0.02 * expected.norm()
 
 
+class StandardisedConv2d(th.nn.Conv2d):
+    """Standardise the weights in each forward pass."""
+
+    def forward(self, images):
+        mean = self.weight.mean((1, 2, 3), keepdim=True)
+        deviation = self.weight.std((1, 2, 3), keepdim=True)
+        return th.nn.functional.conv2d(images, (self.weight - mean) / (deviation + 1e-5), self.bias, self.stride)
+
+
+class PlainNet(th.nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class OwnLayers(NatureCNN):
+    """Replace some layers of NatureCNN, and keep its forward."""
+
+    def __init__(self, observation_space, change):
+        super().__init__(observation_space, 16)
+        first = self.cnn[0]
+        if change == "batch norm first":
+            self.cnn = th.nn.Sequential(th.nn.BatchNorm2d(first.in_channels), *self.cnn)
+        elif change == "no Sequential":
+            self.cnn = PlainNet(self.cnn)
+        elif change == "tanh":
+            self.cnn = th.nn.Sequential(first, th.nn.Tanh(), *self.cnn[1:])
+        elif change == "spectral norm":
+            self.cnn[0] = th.nn.utils.spectral_norm(first)
+        else:
+            self.cnn[0] = StandardisedConv2d(first.in_channels, first.out_channels, 8, 4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("change", ["batch norm first", "no Sequential", "tanh", "spectral norm", "own convolution"])
+def test_a_known_extractor_with_other_layers_trains_the_function_that_predict_uses(make_model, precision, change):
+    kwargs = {"features_extractor_class": OwnLayers, "features_extractor_kwargs": {"change": change}}
+    model = make_model(precision=precision, policy_kwargs={**kwargs, "trunk_dim": None})
+    before = [weight.clone() for weight in model.critic.features_extractor.parameters()]
+    model.learn(25)
+    after = list(model.critic.features_extractor.parameters())
+    assert not any(th.equal(*pair) for pair in zip(before, after, strict=True))
+    images = th.randint(0, 256, (3, *ImageEnv.observation_space.shape), dtype=th.uint8)
+    model.policy.set_training_mode(False)
+    with th.no_grad(), model._arithmetic.autocast():
+        features = model.critic.encode(model._prepare(images)).float()
+    expected = model.critic.encode(images)
+    assert (features - expected).norm() < 0.02 * expected.norm()
+
+
 class ViewingExtractor(BaseFeaturesExtractor):
     """Fail on images that are not contiguous, as a user's extractor may."""
 

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from stable_baselines3 import TD3
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise, VectorizedActionNoise
+from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_visual_td3 import FrameReplayBuffer, RunRecorderCallback, VisualTD3
@@ -388,3 +389,25 @@ def test_a_value_that_is_no_number_is_refused_at_construction(make_model, argume
 def test_a_train_freq_in_episodes_is_refused_for_several_environments(make_model):
     with pytest.raises(ValueError, match=r"train_freq=.*episode.* with 2 environments"):
         make_model(env=envs(2), train_freq=(1, "episode"))
+
+
+def test_a_model_with_a_train_freq_in_episodes_is_loaded_but_not_trained_in_several_environments(make_model, tmp_path):
+    message = r"train_freq=\(1, 'episode'\) with 2 environments"
+    model = make_model(env=envs(1), train_freq=(1, "episode")).learn(20)
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", env=envs(2), device="cpu")
+    assert loaded.predict(loaded.env.reset())[0].shape[0] == 2
+    with pytest.raises(ValueError, match=message):
+        loaded.learn(20)
+    with pytest.raises(ValueError, match=message):
+        VisualTD3.load(tmp_path / "model", env=envs(2), device="cpu", train_freq=(1, "episode"))
+    model.set_env(envs(2))
+    with pytest.raises(ValueError, match=message):
+        model.learn(20)
+    VisualTD3.load(tmp_path / "model", env=envs(2), device="cpu", train_freq=1).learn(20)
+    loaded.train_freq = 2
+    loaded.learn(20)
+    assert loaded.train_freq == (2, TrainFrequencyUnit.STEP)
+    loaded.train_freq = 0
+    with pytest.raises(ValueError, match="train_freq=0: expected an integer >= 1"):
+        loaded.learn(20)
