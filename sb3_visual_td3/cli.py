@@ -235,10 +235,14 @@ def _sweep(arguments: list[str]) -> int:
     if not result.run_dirs:
         return result.code
     folder = Path(settings.log_folder)
+    report = folder / "report.json"
+    report.unlink(missing_ok=True)  # the report of an earlier sweep, which would be taken for the report of this one
     code = _report([*map(str, result.run_dirs.values()), "--output", str(folder)])
+    if not report.is_file():  # _report has printed why
+        return result.code or code
     try:
         storage = sweep.storage_of(settings)
-        sweep.keep_seeds(storage, settings.study_name, result.run_dirs, folder / "report.json", flags)
+        sweep.keep_seeds(storage, settings.study_name, result.run_dirs, report, flags)
     except Exception as error:
         return answer("sweep", error)
     # A training run that failed counts for more than the verdicts on the others.

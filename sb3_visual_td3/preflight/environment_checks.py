@@ -14,8 +14,10 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.common.pictures import channels_are_last, parts_of
@@ -45,8 +47,8 @@ SEED = 2_000_003
 LONG_ROLLOUT_S = 15.0
 """Time limit of the long rollout in seconds."""
 PAIRED_S = 2.0
-"""Time limit in seconds of the first of the short rollouts that are compared with each other. All others have as many
-steps as the first."""
+"""Time limit of the first short rollout in seconds. The other short rollouts make as many steps as the first, without a
+time limit."""
 N_EPISODES = 3
 """The lengths of episodes are judged only if at least this many episodes have ended."""
 
@@ -119,18 +121,23 @@ def _long_rollout(env: VecEnv, n_steps: int) -> Rollout:
 
 
 def _check_spaces(env: VecEnv, examination: Examination) -> None:
-    """Run Stable-Baselines3's checker on the environment itself; a VecEnv casts values and so hides a wrong dtype."""
+    """Run Stable-Baselines3's checker on an environment; a VecEnv casts values and so hides a wrong dtype."""
     inner = gym_env_of(env)
     if inner is None:
         examination.skipped("space_mismatch", "the environment runs in another process")
         return
-    unwrapped = inner.unwrapped
+    checked = _without_stock_wrappers(inner)
+    # The checker calls compute_reward(), which wrappers do not have.
+    if hasattr(checked.unwrapped, "compute_reward"):
+        checked = checked.unwrapped
+    else:
+        checked = _PythonScalars(checked)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             _check_returned(inner)
             # The checker seeds, resets and steps. The environments are reset again before each rollout.
-            check_env(unwrapped, warn=True, skip_render_check=True)
+            check_env(checked, warn=True, skip_render_check=True)
         except EnvironmentFailedError:
             raise
         except (AssertionError, TypeError, ValueError) as error:
@@ -139,6 +146,29 @@ def _check_spaces(env: VecEnv, examination: Examination) -> None:
         except Exception as error:
             raise EnvironmentFailedError from error
     examination.passed("space_mismatch", [str(each.message).split("\n")[0][:160] for each in caught][:5])
+
+
+def _without_stock_wrappers(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Return an environment without the wrappers of ``gym.make`` and Monitor, but with the user's own wrappers.
+
+    A wrapper of the user may correct the environment, for example its dtype.
+    """
+    while isinstance(env, Monitor | TimeLimit | OrderEnforcing | PassiveEnvChecker):
+        env = env.env
+    return env
+
+
+class _PythonScalars(gym.Wrapper[Any, Any, Any, Any]):
+    """Return NumPy scalars of ``step()`` as Python numbers: VecEnvs accept both, but the checker only the latter."""
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Make a step, and convert the reward and the two flags."""
+        observation, *scalars, info = self.env.step(action)
+        reward, terminated, truncated = (
+            value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value
+            for value in scalars
+        )
+        return observation, reward, terminated, truncated, info
 
 
 def _check_returned(env: gym.Env[Any, Any]) -> None:

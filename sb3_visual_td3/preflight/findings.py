@@ -51,6 +51,13 @@ CATALOGUE: Mapping[str, Entry] = {
         _GYMNASIUM,
         "the connection to the simulator breaks after some steps",
     ),
+    "non_finite_observation": Entry(
+        "An observation is not finite",
+        "problem",
+        "Find the sensor that returns NaN or infinity. One such value makes every weight NaN.",
+        "Stable-Baselines3, Dealing with NaNs and infs",
+        "the distance to an obstacle that is not there is NaN",
+    ),
     "space_mismatch": Entry(
         "Observations do not fit the observation space",
         "problem",
@@ -58,13 +65,6 @@ CATALOGUE: Mapping[str, Entry] = {
         "silently, so the policy would get other numbers than the environment returned.",
         "Gymnasium, Space.contains; Stable-Baselines3, check_env",
         "observation_space is uint8 from 0 to 255, but the camera returns float32 from 0 to 1",
-    ),
-    "non_finite_observation": Entry(
-        "An observation is not finite",
-        "problem",
-        "Find the sensor that returns NaN or infinity. One such value makes every weight NaN.",
-        "Stable-Baselines3, Dealing with NaNs and infs",
-        "the distance to an obstacle that is not there is NaN",
     ),
     "non_finite_reward": Entry(
         "A reward is not finite",

@@ -19,6 +19,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.her import HerReplayBuffer
 from torch import nn
 
 from sb3_visual_td3.common.types import NETWORKS
@@ -27,7 +28,7 @@ from sb3_visual_td3.preflight.rollouts import Observations, Rollout, transitions
 from sb3_visual_td3.training_state.random_state import random_states_kept
 
 N_UPDATES = 4
-"""Minimum number of updates whose gradients are recorded: with TD3's default, two of them update the actor."""
+"""Minimum number of updates whose gradients are recorded. With ``policy_delay=2``, two of them update the actor."""
 BATCH_SIZE = 32
 N_FIT_STEPS, FIT_S = 100, 10.0
 """Maximum number of gradient steps on one batch, and their maximum processor time in seconds."""
@@ -52,16 +53,11 @@ def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exam
     :param progress: function called with the name of each part
     """
     names = ("saturated_at_start", "group_without_gradient", "target_frozen", "leaking_features", "cannot_fit_batch")
-    if not all(hasattr(model, name) for name in (*NETWORKS, "critic_target")):
+    obstacle = _obstacle(model, rollout, examination)
+    if obstacle is not None:
         for name in names:
-            examination.skipped(name, f"{type(model).__name__} has no networks actor and critic")
+            examination.skipped(name, obstacle)
         return
-    # Without valid transitions the checks of the learner would only repeat the problems of the environment.
-    for finding in examination.findings:
-        if finding.id in ("non_finite_reward", "non_finite_observation"):
-            for name in names:
-                examination.skipped(name, f"{finding.title.lower()}")
-            return
     with random_states_kept():
         progress("the untrained policy")
         _check_saturation(model, rollout, examination)
@@ -72,6 +68,19 @@ def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exam
         progress("one batch")
         _check_fit(model, rollout, examination)
         _check_precision(model, rollout, examination)
+
+
+def _obstacle(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> str | None:
+    """Return the reason why the learner cannot be checked; None if it can be."""
+    if not all(hasattr(model, name) for name in (*NETWORKS, "critic_target")):
+        return f"{type(model).__name__} has no networks actor and critic"
+    # Without valid transitions the checks of the learner would only repeat the problems of the environment.
+    for finding in examination.findings:
+        if finding.id in ("non_finite_reward", "non_finite_observation"):
+            return finding.title.lower()
+    if isinstance(model.replay_buffer, HerReplayBuffer) and not rollout.episodes():
+        return f"HerReplayBuffer needs a complete episode, and none of the {rollout.n_steps} steps ended an episode"
+    return None
 
 
 def copy_of(model: OffPolicyAlgorithm, rollout: Rollout) -> OffPolicyAlgorithm:

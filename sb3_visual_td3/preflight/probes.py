@@ -100,7 +100,7 @@ class ConstantReward(Probe):
         return 1.0
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's Q value for a black picture, paired with 1, the reward of the only step."""
+        """Return the critic's Q value for a black picture, paired with the correct value 1 (the only step's reward)."""
         return {"value": (answer.value(BLACK), 1.0)}
 
 

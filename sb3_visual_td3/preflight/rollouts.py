@@ -124,6 +124,8 @@ def _monitors_of(env: VecEnv) -> Iterator[Monitor]:
 def unobserved(env: VecEnv) -> Iterator[None]:
     """Keep steps from having side effects: VecNormalize does not update its statistics, Monitor writes no episode.
 
+    A Monitor also accepts resets in the middle of an episode, which its user may have forbidden.
+
     Monitors in other processes still write episodes.
 
     :param env: the vectorized environments
@@ -138,6 +140,7 @@ def unobserved(env: VecEnv) -> Iterator[None]:
             setattr(normalizer, name, False)
     for monitor in monitors:
         monitor.results_writer = None
+        monitor.allow_early_resets = True
         for name in ("episode_returns", "episode_lengths", "episode_times"):
             setattr(monitor, name, list(getattr(monitor, name)))
     try:

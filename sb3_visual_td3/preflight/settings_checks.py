@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 from gymnasium import spaces
+from sb3_contrib import ARS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.frame_store import available_bytes
@@ -71,6 +73,9 @@ def check_settings(
 
 def _check_learning_rate(model: BaseAlgorithm, examination: Examination) -> None:
     """Check the learning rates at the start and in the middle of a run; at the end, a schedule may be 0."""
+    if isinstance(model, ARS):
+        examination.skipped("learning_rate", "ARS searches at random, and its rates are larger than those of gradients")
+        return
     rates: dict[str, list[float]] = {"learning_rate": [float(model.lr_schedule(1.0)), float(model.lr_schedule(0.5))]}
     for group in GROUPS:
         given = getattr(model, group.rate_argument, None)
@@ -130,7 +135,7 @@ def _check_normalized_pictures(model: BaseAlgorithm, examination: Examination) -
 
 
 def _check_picture_as_vector(model: BaseAlgorithm, examination: Examination) -> None:
-    """Look for observations with the shape of a picture that the policy does not take for one."""
+    """Look for observations that have the shape of a picture, but that the policy treats as vectors."""
     normalizer = model.get_vec_normalize_env()
     # A normalizer converts pictures to floats, which is another finding.
     space = model.observation_space if normalizer is None else normalizer.venv.observation_space
@@ -169,8 +174,11 @@ def buffer_bytes(model: OffPolicyAlgorithm) -> int:
         per_step += int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize
     # Stable-Baselines3's buffer also stores the next observation, except with optimize_memory_usage.
     n_copies = 1 if model.optimize_memory_usage else 2
-    assert isinstance(model.action_space, spaces.Box)
-    small = int(np.prod(model.action_space.shape)) * 4 + 3 * 4
+    # Each step also has its action, and a reward, a done and a timeout of 4 bytes each. The buffer stores actions of
+    # dtype float64 as float32.
+    dtype = np.dtype(model.action_space.dtype)
+    action_bytes = 4 if dtype == np.float64 else dtype.itemsize
+    small = get_action_dim(model.action_space) * action_bytes + 3 * 4
     return int(model.buffer_size) * (n_copies * per_step + small)
 
 
@@ -214,18 +222,25 @@ def _check_n_steps(model: OffPolicyAlgorithm, examination: Examination, episode_
 
 
 def _check_tau(model: OffPolicyAlgorithm, examination: Examination) -> None:
+    # SAC, TQC, DQN and QR-DQN update their target networks every target_update_interval steps.
+    interval = getattr(model, "target_update_interval", None)
+    if interval is None and not hasattr(model, "critic_target"):
+        examination.skipped("tau", f"{type(model).__name__} has no target networks")
+        return
     tau = float(model.tau)
     if tau == 0:
         examination.found("target_frozen", "tau=0: the target networks keep their first weights", tau)
         return
+    # A large tau is right if the weights are copied rarely: with DQN's defaults, all of them every 10,000 steps.
+    is_too_high = tau >= HIGH_TAU and (interval is None or interval <= 1)
     evidence = f"tau={tau:g}: usual values are 0.005 to 0.02"
-    examination.judge("tau", tau >= HIGH_TAU or tau <= LOW_TAU, evidence, tau)
+    examination.judge("tau", is_too_high or tau <= LOW_TAU, evidence, tau)
 
 
 def _check_exploration(model: OffPolicyAlgorithm, examination: Examination) -> None:
-    """Check the action noise of a deterministic policy; SAC and TQC explore by their own distribution."""
+    """Check the action noise of TD3, DDPG and VisualTD3; other algorithms explore without it."""
     if not hasattr(model, "target_policy_noise"):
-        examination.skipped("exploration_noise", "the policy is stochastic")
+        examination.skipped("exploration_noise", f"{type(model).__name__} explores without action noise")
         return
     if model.action_noise is None:
         examination.found(

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 
 from sb3_visual_td3.common.display import has_display
 from sb3_visual_td3.common.errors import UsageError
-from sb3_visual_td3.zoo.flags import ALGO, DEFAULT_ENV, command_line, environments_found, replaced
+from sb3_visual_td3.zoo.flags import ALGO, DEFAULT_ENV, command_line, replaced
 
 LAST_TRAINING = ("--algo", ALGO, "--env", DEFAULT_ENV, "-f", "logs")
 """Default flags of rl-zoo's commands that load a model: the latest run of ``visual-td3 train``."""
@@ -81,8 +81,7 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
         if name == "plot-train" and not {"-h", "--help"} & set(given):
             defaults += _window_flag([*command.defaults, *given])
         # rl-zoo's parsers run within play(), so argparse must be changed before.
-        checking = environments_found() if command.makes_environments else nullcontext()
-        with checking, command_line(name, [*defaults, *given]):
+        with command_line(name, [*defaults, *given], makes_environments=command.makes_environments):
             if command.extra is not None:
                 need_extra(command.extra)
             command.play()
@@ -92,7 +91,11 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def _enjoy() -> None:
-    import_module("rl_zoo3.enjoy").enjoy()
+    from sb3_visual_td3.zoo.plugin_scripts import statistics_of_the_model
+
+    module = import_module("rl_zoo3.enjoy")
+    with statistics_of_the_model(module):
+        module.enjoy()
 
 
 def _check_display(arguments: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from sb3_visual_td3.common.errors import ExitCode, UsageError
 from sb3_visual_td3.preflight.doctor import doctor, print_examination, write_page
 from sb3_visual_td3.preflight.findings import Examination
 from sb3_visual_td3.runs.durable_files import write_atomically
-from sb3_visual_td3.zoo.flags import all_choices, command_line, environments_found, replaced
+from sb3_visual_td3.zoo.flags import command_line, replaced
 from sb3_visual_td3.zoo.mistakes import answer
 from sb3_visual_td3.zoo.plugin import VisualExperimentManager, register
 from sb3_visual_td3.zoo.train import DEFAULTS
@@ -114,9 +114,8 @@ def _examine(settings: argparse.Namespace, flags: Sequence[str], examinations: l
         with (
             # rl-zoo would print the seed and all hyperparameters before the doctor's output.
             redirect_stdout(io.StringIO()),
-            all_choices(),
-            environments_found(),
-            command_line("doctor", arguments),
+            # --track would start a run of Weights & Biases, but the doctor starts no run.
+            command_line("doctor", arguments, makes_environments=True, trains=True, overrides={"track": False}),
             replaced(zoo_train, "ExperimentManager", manager),
         ):
             zoo_train.train()

@@ -35,6 +35,7 @@ from sb3_visual_td3.callbacks.driving_score import INFRACTIONS
 from sb3_visual_td3.callbacks.policy_eval import EVALUATION_SEED
 from sb3_visual_td3.callbacks.saving import BEST_MODEL
 from sb3_visual_td3.common.errors import check_output
+from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.zoo.flags import check_environment, import_packages
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
@@ -386,7 +387,7 @@ def _find_saved_run(settings: argparse.Namespace) -> SavedRun:
 def _look_at(saved: SavedRun) -> tuple[bool, bool]:
     """Return whether the environment has maps to drive on, and whether it needs a simulator server."""
     env = gym.make(saved.env_id, **saved.env_kwargs())
-    has_maps = hasattr(env.unwrapped, "maps")
+    has_maps = isinstance(env.unwrapped, DrivingEnv)  # another environment may have an attribute ``maps`` of its own
     # Each CARLA environment needs a server of its own.
     needs_server = hasattr(env.unwrapped, "server_address")
     env.close()

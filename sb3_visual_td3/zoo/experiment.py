@@ -188,8 +188,9 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
     :param value: plain data
     :param allowed: packages that the user has allowed
     :param where: name of the setting in error messages
-    :raises ValueError: if a name is not that of a torch module, optimizer, replay buffer or action noise (the base
-        classes of :data:`PART`), or if its module is neither among the modules of :data:`PART` nor allowed by the user
+    :raises ValueError: if a name does not belong to a torch module, optimizer, replay buffer or action noise (the base
+        classes of :data:`PART`). Also if the class is in a Python module that :data:`PART` does not contain and the
+        user has not allowed
     """
     name = class_name_in(value)
     if name is not None:

@@ -1,10 +1,10 @@
-"""Define the flags that our commands share, and change rl-zoo's parsers while a command runs.
+"""Define the flags that our commands share, and change rl-zoo's parsers.
 
 Each of these changes can be removed once rl_zoo3 does the same itself (release 2.9 does not):
 
 - :func:`usage_errors` prints an error as one line, without the usage of all flags
 - :func:`all_choices` accepts ``--vec-env ray``, ``--end-on`` and ``--no-doctor``
-- :func:`environments_found` gives all commands ``--gym-packages`` and checks ``--env``
+- :func:`command_line` gives all commands ``--gym-packages`` and checks ``--env``
 - :func:`store_pairs` reads plain words in KEY:VALUE, such as ``lin_1e-3``, without quotes
 
 This module imports neither torch nor rl_zoo3, so that ``--help`` is fast.
@@ -21,7 +21,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -199,7 +199,7 @@ def check_seed(seed: int | None) -> None:
         raise UsageError(f"--seed {seed}: expected an integer <= {_LARGEST_SEED}, the largest seed that NumPy accepts")
 
 
-# ---- changes of rl-zoo's parsers, for as long as one command runs
+# ---- changes of rl-zoo's parsers, until they have parsed a command line
 
 
 @contextmanager
@@ -222,26 +222,55 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
+def command_line(
+    command: str,
+    arguments: Sequence[str],
+    *,
+    makes_environments: bool = False,
+    trains: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> Iterator[None]:
     """Make rl_zoo3 read these arguments instead of the process's own ``sys.argv``.
+
+    argparse is changed only until rl_zoo3's parser has read the arguments, because packages, environments and callbacks
+    of the user may have parsers of their own.
 
     :param command: our subcommand, which ``--help`` shows as the program's name
     :param arguments: flags of the subcommand
+    :param makes_environments: True makes the command accept ``--gym-packages``, import these packages, and check the
+        environment's id before it runs
+    :param trains: True makes the command accept the flags of :func:`all_choices`
+    :param overrides: values that replace those of the flags, by the names that the flags have in the namespace
     """
-    parse: Callable[..., tuple[argparse.Namespace, list[str]]] = argparse.ArgumentParser.parse_known_args
+    parse: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
     program = f"visual-td3 {command}"
 
-    def parse_known_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
+    def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:
         # The plot commands (rl_zoo3 2.9) pass their description where argparse takes the name of the program, so that
         # their usage begins "usage: Gather results, ...".
         if self.prog != program and self.description is None:
             self.description = f"{self.prog}."
         self.prog = program
-        return parse(self, *args, **kwargs)
+        if makes_environments:
+            with contextlib.suppress(argparse.ArgumentError):  # train and enjoy have the flag already
+                add_packages_argument(self)
+        parsed = parse(self, *args, **kwargs)
+        changes.close()
+        vars(parsed).update(overrides or {})
+        if makes_environments:
+            check_seed(getattr(parsed, "seed", None))
+            import_packages(parsed.gym_packages)
+            if hasattr(parsed, "env"):
+                check_environment(getattr(parsed.env, "gym_id", parsed.env), parsed.gym_packages)
+        return parsed
 
     own_argv, sys.argv = sys.argv, [program, *arguments]
     try:
-        with usage_errors(), replaced(argparse.ArgumentParser, "parse_known_args", parse_known_args):
+        with contextlib.ExitStack() as changes:
+            changes.enter_context(usage_errors())
+            if trains:
+                changes.enter_context(all_choices())
+            changes.enter_context(replaced(argparse.ArgumentParser, "parse_args", parse_args))
             yield
     finally:
         sys.argv = own_argv
@@ -275,25 +304,6 @@ def all_choices() -> Iterator[None]:
         return add(self, *names, **kwargs)
 
     with replaced(argparse.ArgumentParser, "add_argument", add_argument):
-        yield
-
-
-@contextmanager
-def environments_found() -> Iterator[None]:
-    """Make rl_zoo3's commands accept ``--gym-packages``, and make them check the environment's id before they run."""
-    parse: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
-
-    def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:
-        with contextlib.suppress(argparse.ArgumentError):  # train and enjoy have the flag already
-            add_packages_argument(self)
-        parsed = parse(self, *args, **kwargs)
-        check_seed(getattr(parsed, "seed", None))
-        import_packages(parsed.gym_packages)
-        if hasattr(parsed, "env"):
-            check_environment(getattr(parsed.env, "gym_id", parsed.env), parsed.gym_packages)
-        return parsed
-
-    with replaced(argparse.ArgumentParser, "parse_args", parse_args):
         yield
 
 
@@ -381,7 +391,11 @@ def read_value(text: str, where: str = "the value", *, runs_code: bool = True) -
 
 
 def _run_code(text: str, where: str) -> tuple[bool, Any]:
-    """Evaluate a text if it is code that rl_zoo3 can run; return whether it is, and its value."""
+    """Evaluate a text if it is code that rl_zoo3 can run.
+
+    :return: whether the text is such code, and the value of the code
+    :raises UsageError: if the text is meant as code, but cannot be evaluated
+    """
     import rl_zoo3.utils
 
     try:

@@ -69,7 +69,7 @@ _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 def check_file(path: str, env_id: str, is_atari: bool) -> None:
     """Check that a YAML file of hyperparameters has a block of names and values for the environment.
 
-    A file without such a block is not refused here, but by rl-zoo.
+    This function accepts a file without such a block, and rl-zoo refuses it later.
 
     :param path: path of the file
     :param env_id: id of the environment
@@ -91,15 +91,19 @@ def check_file(path: str, env_id: str, is_atari: bool) -> None:
             raise ValueError(f"{path}, {name}: the key {key!r} is not text; expected the name of a hyperparameter")
 
 
-def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None:
+def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> dict[str, int]:
     """Check that the model's numeric arguments are numbers, and that its switches are booleans.
+
+    Stock algorithms do not check that an argument is an integer. YAML reads ``2.56e2`` as a float.
 
     :param block: the hyperparameters by name
     :param algorithm: class of the model
     :param where: name of the block in error messages
-    :raises ValueError: if a value is not a number or boolean, not finite or out of range
+    :return: the arguments in the block that must be integers, as integers
+    :raises ValueError: if a value has the wrong type, is not finite, or is out of range
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
+    integers: dict[str, int] = {}
     noise = block.get("noise_std", 0.0)
     if not (isinstance(noise, int | float) and 0 <= noise <= _LARGEST):
         raise ValueError(f"{where}: noise_std is {str(noise)[:80]}, expected a number >= 0")
@@ -125,8 +129,23 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
             raise ValueError(f"{where}: {key} is {value!r}, expected a number")
         if not abs(cast("float", value)) <= _LARGEST:  # written so that NaN is refused, too
             raise ValueError(f"{where}: {key} is {str(value)[:80]}, expected a finite number")
-        if key in _SIZES and value < 1:
-            raise ValueError(f"{where}: {key} is {value}, expected an integer >= 1")
+        if "float" not in words:
+            integers[key] = _read_integer(key, value, where)
+    return integers
+
+
+def _read_integer(key: str, value: object, where: str) -> int:
+    """Return an integer hyperparameter as an ``int``.
+
+    :raises ValueError: if it is not an integer, or is a size below 1
+    """
+    minimum, expected = None, "an integer"
+    if key in _SIZES:
+        minimum, expected = 1, "an integer >= 1"
+    try:
+        return to_integer(key, value, minimum)
+    except ValueError as error:
+        raise ValueError(f"{where}: {key} is {value}, expected {expected}") from error
 
 
 def _as_number(text: str) -> str:
@@ -149,7 +168,9 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: policy is {str(policy)[:80]}, expected the name of a policy, such as CnnPolicy")
     for key in ("policy_kwargs", "replay_buffer_kwargs", "monitor_kwargs", "env_kwargs"):
         value = block.get(key)
-        if value is not None and not isinstance(value, str | Mapping):
+        # rl-zoo evaluates text, except for env_kwargs.
+        expected = Mapping if key == "env_kwargs" else str | Mapping
+        if value is not None and not isinstance(value, expected):
             raise ValueError(f"{where}: {key} is {str(value)[:80]}, expected a mapping of names to values")
         for name in value if isinstance(value, Mapping) else ():
             if not isinstance(name, str):
@@ -170,7 +191,7 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
 def check_classes(block: Mapping[str, Any], where: str) -> None:
     """Check the hyperparameters that name classes: each class can be imported, and accepts its arguments.
 
-    The modules of the classes are imported, as rl-zoo does next.
+    This function imports the modules of the classes. rl-zoo would import them next anyway.
 
     :param block: the hyperparameters by name
     :param where: name of the block in error messages
@@ -211,7 +232,7 @@ def check_classes(block: Mapping[str, Any], where: str) -> None:
 
 
 def _full_name(name: str, modules: Iterable[str]) -> str:
-    """Return the full name of the class ``name``, if a module in ``modules`` has it, or else an example of one."""
+    """Return the full name of the class ``name`` if a module in ``modules`` has it; otherwise return an example."""
     for module in modules:
         if isinstance(getattr(importlib.import_module(module), name, None), type):
             return f"{module}.{name}"

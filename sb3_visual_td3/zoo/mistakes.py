@@ -31,7 +31,7 @@ _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "v
 """Libraries that rl-zoo's commands import, by the extra of this package that installs them."""
 _TOO_NEW_PANDAS = 3
 _NETWORK = ("httpx", "httpx2", "httpcore", "requests")
-"""HTTP packages that huggingface_hub uses; which ones depends on its release."""
+"""HTTP packages that huggingface_hub uses. Each release of huggingface_hub uses only some of them."""
 
 _ALWAYS: tuple[type[Exception], ...] = (UsageError, OSError, UnicodeError, SyntaxError, OverflowError)
 """Exceptions that always count as a mistake of the user."""
@@ -68,6 +68,14 @@ _CONSTRUCTED_WITH_SETTINGS = tuple(
 )
 """Packages whose classes receive values of a hyperparameter file directly."""
 _STANDARD_LIBRARY = {*sys.stdlib_module_names, "<frozen importlib"}
+
+
+class SearchStoppedError(RuntimeError):
+    """Report that several trials in a row or all trials have failed, so the search has no result.
+
+    The class is here, and not beside the search, because the search imports SQLAlchemy, which other commands do not
+    need.
+    """
 
 
 def is_mistake(error: Exception) -> bool:

@@ -51,7 +51,8 @@ from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.preflight.doctor import quick_doctor
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.runs.manifest import RunEnd
-from sb3_visual_td3.visual_td3.checks import check_saved_by
+from sb3_visual_td3.training_state.plain_data import class_path, map_leaves
+from sb3_visual_td3.visual_td3.checks import check_normalizer, check_saved_by
 from sb3_visual_td3.visual_td3.policies import require_dict
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.experiment import (
@@ -160,8 +161,9 @@ class RunOptions:
     :ivar signals: names of the signals on which a run with a SnapshotCallback saves a snapshot and ends. They apply if
         neither ``--end-on`` nor the hyperparameter file names signals
     :ivar stops_on_critical: True makes a critical alert end the training
-    :ivar is_validation: True for the run of ``visual-td3 validate``. The ``eval_freq`` of the file's evaluation is then
-        at most a fifth of the run. The same holds for ``learning_starts`` if the run has fewer steps than the file says
+    :ivar is_validation: True for the run of ``visual-td3 validate``. ``eval_freq`` is then at most a fifth of the run's
+        steps. If the run has fewer steps than the hyperparameter file says, ``learning_starts`` is also at most a fifth
+        of the run's steps
     :ivar resumption: the run to resume; None for a new run
     """
 
@@ -249,11 +251,17 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.eval_env_kwargs: dict[str, Any] = self._eval_env_kwargs_args or self.env_kwargs
         if vec_env_type not in STOCK_VEC_ENVS:
             self.vec_env_class: type[VecEnv] = VEC_ENVS[vec_env_type]
-        if resumption is not None:
-            self.save_path = str(resumption.run_dir)
-            self.params_path = f"{self.save_path}/{self.env_name}"
-        if not args.tensorboard_log:
-            self.tensorboard_log: str | None = os.path.join(self.save_path, EVENT_FOLDER)
+        self._set_run_dir(self.save_path if resumption is None else str(resumption.run_dir))
+
+    def _set_run_dir(self, run_dir: str) -> None:
+        """Set the paths of all files of the run.
+
+        :param run_dir: folder of the run
+        """
+        self.save_path = run_dir
+        self.params_path = f"{run_dir}/{self.env_name}"
+        if not self.args.tensorboard_log:
+            self.tensorboard_log: str | None = os.path.join(run_dir, EVENT_FOLDER)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read and check the hyperparameters, and keep a copy of the plain values."""
@@ -272,21 +280,21 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         where = f"{self.config}, {self.env_name.gym_id}"
         check_keys(saved, ALGOS[self.algo], where)
         check_structure(saved, where)
-        check_numbers(saved, ALGOS[self.algo], where)
-        counts = read_counts(saved, where)
-        hyperparams.update(counts)
-        saved.update(counts)
+        integers = check_numbers(saved, ALGOS[self.algo], where) | read_counts(saved, where)
+        hyperparams.update(integers)
+        saved.update(integers)
         check_classes(saved, where)
         if self._options.is_validation:
             self._begin_updates_early(hyperparams, saved)
-        self._read_hyperparams = copy.deepcopy(dict(saved))
+        # Mappings and lists are copied. A callback in a Python file is not, because it may hold what cannot be copied.
+        self._read_hyperparams: dict[str, Any] = map_leaves(saved, lambda leaf, _: leaf)
         if self._options.resumption is not None:
             # After this, no text remains that rl-zoo would evaluate.
             hyperparams = with_classes(hyperparams, self._options.resumption.packages, "the hyperparameter")
         return hyperparams, saved
 
     def _begin_updates_early(self, hyperparams: dict[str, Any], saved: dict[str, Any]) -> None:
-        """Lower ``learning_starts`` for a run that is shorter than the file says, unless the user has set it."""
+        """Lower ``learning_starts`` if the run is shorter than the file says and no flag sets ``learning_starts``."""
         is_shorter = 0 < self.n_timesteps < saved.get("n_timesteps", 0)
         if not is_shorter or "learning_starts" in (self.custom_hyperparams or {}):
             return
@@ -350,11 +358,23 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         """Create RUN_DIR and record its path in the result; a search has no RUN_DIR."""
         if self.optimize_hyperparameters:
             return
-        run_dir = Path(self.save_path)
-        # The deepest folder comes first, so that each is empty when _cleanup_on_failure removes it.
-        self._new_folders = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+        if self._options.resumption is None:
+            self._make_run_dir()
         super().create_log_folder()
-        self._result.run_dir = run_dir
+        self._result.run_dir = Path(self.save_path)
+
+    def _make_run_dir(self) -> None:
+        """Make a new RUN_DIR; if another run has taken its number since rl-zoo chose it, take the next number."""
+        self._new_folders = [folder for folder in Path(self.save_path).parents if not folder.exists()]
+        while True:
+            try:
+                os.makedirs(self.save_path)  # fails if RUN_DIR exists, so that no two runs share one
+                break
+            except FileExistsError:
+                name, _, number = self.save_path.rpartition("_")
+                self._set_run_dir(f"{name}_{int(number) + 1}")
+        # The deepest folder comes first, so that each is empty when _cleanup_on_failure removes it.
+        self._new_folders.insert(0, Path(self.save_path))
 
     def create_callbacks(self) -> None:
         """Create the callbacks, and give them RUN_DIR and the settings of the run."""
@@ -423,7 +443,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     @staticmethod
     def _with_atomic_files(callback: BaseCallback) -> BaseCallback:
-        """Return a callback that does the same, but writes its files atomically."""
+        """Return a callback that does the same as the given one, but writes its files atomically."""
         on_new_best: Any = getattr(callback, "callback_on_new_best", None)
         if isinstance(callback, EvalCallback) and type(on_new_best) is SaveVecNormalizeCallback:
             callback.callback_on_new_best = AtomicVecNormalizeCallback(on_new_best.save_freq, on_new_best.save_path)
@@ -489,20 +509,28 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         resumption = self._options.resumption
         if resumption is not None and not resumption.begins_again:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
+        monitor_kwargs = self.monitor_kwargs
+        if eval_env:  # evaluations also reset in the middle of an episode
+            self.monitor_kwargs = dict(monitor_kwargs)
+            self.monitor_kwargs.pop("allow_early_resets", None)
         given: Callable[..., Any] | None = self.env_wrapper
         self.env_wrapper: Callable[..., Any] | None = partial(_with_retrying_monitor, wrapper=given)
         try:
             env = cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
         finally:
             self.env_wrapper = given
+            self.monitor_kwargs = monitor_kwargs
         if eval_env:
             lift_idle_limits(env)
         normalizer = unwrap_vec_normalize(env)
-        is_inside = normalizer is not None and normalizer is not env and not normalizer.norm_obs
         algorithm = ALGOS[self.algo]
-        if is_inside and issubclass(algorithm, OffPolicyAlgorithm) and not issubclass(algorithm, VisualTD3):
-            return StoredObservations(env)
-        return env
+        is_stock = issubclass(algorithm, OffPolicyAlgorithm) and not issubclass(algorithm, VisualTD3)
+        if not is_stock or normalizer is None or normalizer is env:
+            return env
+        if normalizer.norm_obs:
+            check_normalizer(env.observation_space, normalizer)  # VisualTD3 does so itself
+            return env
+        return StoredObservations(env)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         """Wrap the environments in VecNormalize if requested, or load the VecNormalize of the model to continue."""
@@ -553,6 +581,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         """Save the configuration, each file atomically; a resumed run does not save it again."""
         if self._options.resumption is not None and (Path(self.params_path) / "args.yml").is_file():
             return
+        saved_hyperparams = OrderedDict(saved_hyperparams)
+        if "callback" in saved_hyperparams:
+            saved_hyperparams["callback"] = _named(saved_hyperparams["callback"])
         # rl-zoo writes to ``params_path``. This is a temporary folder here, from which the complete files are moved.
         params_path = Path(self.params_path)
         with tempfile.TemporaryDirectory() as folder:
@@ -570,11 +601,11 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         :param model: the model to train
         :raises TrainingInterrupted: if a signal ended the training
         """
-        if not getattr(self.args, "no_doctor", False) and self._options.resumption is None:
-            examination = quick_doctor(model, int(self.n_timesteps))
-            if self.verbose > 0 or examination.findings:
-                print(examination.one_line())
         with self._cleanup_on_failure():
+            if not getattr(self.args, "no_doctor", False) and self._options.resumption is None:
+                examination = quick_doctor(model, int(self.n_timesteps))
+                if self.verbose > 0 or examination.findings:
+                    print(examination.one_line())
             for callback in self.callbacks:
                 if isinstance(callback, SnapshotCallback):
                     callback.prepare(model)
@@ -679,6 +710,18 @@ def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] |
     if wrapper is None:
         return env
     return wrapper(env, **kwargs)
+
+
+def _named(callbacks: Any) -> Any:
+    """Return the names of callbacks' classes instead of the callbacks that a hyperparameter file in Python creates.
+
+    Some callbacks cannot be written as YAML, for example those that hold a lock.
+    """
+    if isinstance(callbacks, list):
+        return [_named(callback) for callback in callbacks]
+    if isinstance(callbacks, BaseCallback):
+        return class_path(type(callbacks))
+    return callbacks
 
 
 def _default_eval_freq(n_timesteps: int) -> int:

@@ -4,6 +4,7 @@ This module can be removed when rl_zoo3 (now 2.9) has removed these obstacles:
 
 - enjoy, record_video and push_to_hub have hard-coded lists of off-policy algorithms
 - record_video and push_to_hub do not read ``env_kwargs`` of the hyperparameter file
+- enjoy, record_video and push_to_hub show a checkpoint with the VecNormalize from the end of the run
 - benchmark calls ``python enjoy.py`` in the current folder
 - record_training calls ``python -m rl_zoo3.record_video``, which does not accept our algorithm
 - the scripts for the hub import names of older releases of huggingface_hub and huggingface_sb3
@@ -17,6 +18,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections import ChainMap
 from collections.abc import Callable, Iterator
@@ -37,6 +39,7 @@ from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.flags import PACKAGES_FLAG, check_environment, packages_in, replaced
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
+from sb3_visual_td3.zoo.wrappers import companion_files
 
 _create_test_env = rl_zoo3.utils.create_test_env  # the original, because watching() replaces it
 _FILM_SUFFIXES = {".mp4", ".gif", ".txt"}
@@ -69,17 +72,80 @@ def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelT
     return ChainMap({algo: ModelToWatch()}, cast(dict[str, Any], ALGOS))
 
 
-def create_env_to_watch(*args: Any, **kwargs: Any) -> VecEnv:
+def create_env_to_watch(*args: Any, model_path: str | Path | None = None, **kwargs: Any) -> VecEnv:
     """Make an environment for whole episodes, as rl-zoo's ``create_test_env`` does.
 
     The wrapper ``IdleLimit``, which truncates the training episodes of a stuck agent, is turned off.
 
-    :param args: the arguments of ``create_test_env``
-    :param kwargs: its arguments by name
+    :param args: positional arguments of ``create_test_env``
+    :param model_path: the model to watch. If the model is a checkpoint, the environment gets the VecNormalize that was
+        saved with the checkpoint. None means the VecNormalize from the end of the run
+    :param kwargs: keyword arguments of ``create_test_env``
     """
-    env = cast(VecEnv, _create_test_env(*args, **kwargs))
+    with tempfile.TemporaryDirectory() as folder:
+        stats_path = kwargs.get("stats_path")
+        if model_path is not None and stats_path is not None:
+            stats = companion_files(model_path, Path(stats_path).name).vecnormalize
+            if stats.is_file():
+                # create_test_env expects a folder with a file of this name, and reads nothing else in the folder.
+                shutil.copy(stats, Path(folder, "vecnormalize.pkl"))
+                kwargs["stats_path"] = folder
+        hyperparams = kwargs.get("hyperparams")
+        if hyperparams is not None and hyperparams.get("frame_stack", 0) is None:
+            # In training, None means no stack. create_test_env cannot compare None with a number.
+            kwargs["hyperparams"] = {name: value for name, value in hyperparams.items() if name != "frame_stack"}
+        env = cast(VecEnv, _create_test_env(*args, **kwargs))
     lift_idle_limits(env)
     return env
+
+
+def only_runs_with_uuid(error: ValueError, env_name: str, advice: str) -> str | None:
+    """Describe a folder that holds runs of an environment, but none that rl-zoo finds by its number.
+
+    :param error: what rl-zoo's ``get_model_path`` raised
+    :param env_name: name of the environment in the names of folders
+    :param advice: what to do with the folders, which follow this text
+    :return: the message; None if the folder has no run with a UUID
+    """
+    missing = Path(str(error).rpartition("path: ")[2])
+    # If no run has just a number, rl-zoo searches the folder of all runs.
+    searched = missing if missing.is_dir() else missing.parent
+    with_uuid = sorted(str(each) for each in searched.glob(f"{env_name}_*-*") if each.is_dir())
+    if not with_uuid:
+        return None
+    return f"{searched} has no numbered run of {env_name}, only runs with a UUID: {advice} {' or '.join(with_uuid)}"
+
+
+@contextmanager
+def statistics_of_the_model(module: ModuleType) -> Iterator[None]:
+    """Inside the ``with`` block, make a script's environment with the VecNormalize of the model that the script found.
+
+    If only runs with a UUID exist, which the scripts cannot load, the error says so.
+
+    :param module: the module from which the script takes ``get_model_path`` and ``create_test_env``. Its
+        ``create_test_env`` must accept ``model_path``, as our :func:`create_env_to_watch` does
+    """
+    find: Callable[..., tuple[str, str, str]] = module.get_model_path
+    create: Callable[..., VecEnv] = module.create_test_env
+    model_path: str | None = None
+
+    def get_model_path(*args: Any, **kwargs: Any) -> tuple[str, str, str]:
+        nonlocal model_path
+        try:
+            found = find(*args, **kwargs)
+        except ValueError as error:
+            env_name = str(args[3])
+            if text := only_runs_with_uuid(error, env_name, f"rename one of these folders to {env_name}_1:"):
+                raise ValueError(text) from error
+            raise
+        model_path = found[1]
+        return found
+
+    def create_test_env(*args: Any, **kwargs: Any) -> VecEnv:
+        return create(*args, model_path=model_path, **kwargs)
+
+    with replaced(module, "get_model_path", get_model_path), replaced(module, "create_test_env", create_test_env):
+        yield
 
 
 @contextmanager
@@ -103,6 +169,7 @@ def watching(algo: str) -> Iterator[None]:
         for module in (rl_zoo3, rl_zoo3.utils):
             stack.enter_context(replaced(module, "ALGOS", known))
             stack.enter_context(replaced(module, "create_test_env", create_test_env))
+        stack.enter_context(statistics_of_the_model(rl_zoo3.utils))
         yield
 
 
@@ -195,6 +262,9 @@ def run_record_training() -> None:
     remove = shutil.rmtree
 
     def remove_films(path: str, *args: Any, **kwargs: Any) -> None:
+        if films:  # rl_zoo3's own call is the first one; later calls remove temporary folders
+            remove(path, *args, **kwargs)
+            return
         folder = Path(path)
         if folder.is_dir():
             for each in folder.iterdir():
@@ -294,7 +364,7 @@ def run_push_to_hub(algo: str) -> None:
 
 
 def card_of_run(run_dir: Path) -> str:
-    """Return a Markdown section for a Hub model card: the verdict, and the returns of the last and best evaluation.
+    """Return a Markdown section for a Hub model card: verdict, likely cause, last evaluation and best evaluation.
 
     :param run_dir: folder of the run, with report.json if the run was judged
     """

@@ -26,7 +26,7 @@ from sb3_visual_td3.common.input_files import PlainLoader
 from sb3_visual_td3.visual_td3.checks import check_saved_by
 from sb3_visual_td3.zoo.flags import ALGO
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
-from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, create_env_to_watch
+from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, create_env_to_watch, only_runs_with_uuid
 
 MAX_ARGS_BYTES = 1_000_000
 
@@ -60,6 +60,7 @@ class SavedRun(NamedTuple):
         with redirect_stdout(io.StringIO()):  # rl-zoo prints a line about VecNormalize for each map
             return create_env_to_watch(
                 self.env_id,
+                model_path=self.model_path,
                 n_envs=n_envs,
                 stats_path=str(self._settings_dir()),
                 seed=seed,
@@ -160,10 +161,12 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
     try:
         _, model, run_dir = get_model_path(exp_id, folder, algo, EnvironmentName(env_id), **which)
     except ValueError as error:
+        if text := only_runs_with_uuid(error, str(EnvironmentName(env_id)), "give RUN_DIR,"):
+            raise ValueError(text) from error
         missing = Path(str(error).rpartition("path: ")[2])
         if which.get("load_checkpoint") is not None or which.get("load_last_checkpoint"):
             raise ValueError(_without_checkpoint(missing)) from error
-        raise ValueError(f"{error}; {_remedy(missing if missing.is_dir() else missing.parent)}") from error
+        raise ValueError(f"{error}; {_remedy(missing.parent)}") from error
     return SavedRun(algo, env_id, Path(run_dir), Path(model))
 
 

@@ -30,13 +30,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from optuna.visualization import plot_optimization_history, plot_param_importances
 from rl_zoo3.exp_manager import ExperimentManager
-from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
 from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.mistakes import SearchStoppedError
 from sb3_visual_td3.zoo.studies import (
     GRACE_S,
     RETRY_OF,
@@ -67,10 +68,6 @@ MAX_FAILURES = 10
 """A worker ends with an error after this many failed trials in a row."""
 
 Objective = Callable[[optuna.Trial], float]
-
-
-class SearchStoppedError(RuntimeError):
-    """Report that several trials in a row have failed, so the search cannot continue."""
 
 
 class Budget(NamedTuple):
@@ -137,8 +134,8 @@ class Worker:
 
         :param n_jobs: number of trials at a time, each in a thread
         :raises SearchStoppedError: if several trials in a row fail
-        :raises KeyboardInterrupt: if the user interrupts. A single trial ends at once, and its parameters are queued
-            again; the trials of several threads are finished first.
+        :raises KeyboardInterrupt: if the user interrupts. With one thread, the trial ends at once, and its parameters
+            are queued again. With several threads, the running trials finish first.
         """
         if n_jobs == 1:
             self._run_trials()
@@ -315,10 +312,10 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
         block = best_block(manager.env_name.gym_id, manager._read_hyperparams, best.params)
     except (ValueError, yaml.YAMLError) as error:
         reason = in_one_line(error)
-        print(
-            f"The hyperparameter file of the best trial cannot be written: {reason}. Its values:\n"
-            f"    {convert_visual_td3_params(best.params)}"
-        )
+        values = best.params
+        with contextlib.suppress(ValueError):  # the error itself can be that the conversion failed
+            values = convert_visual_td3_params(values)
+        print(f"The hyperparameter file of the best trial cannot be written: {reason}. Its values:\n    {values}")
         return
     header = f"# trial {best.number} of the study {study.study_name}, {best.value} at {manager.n_timesteps} steps\n"
     write_atomically(Path(f"{path}.yml"), header + block)
@@ -354,7 +351,13 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
     :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``
     :param on_start: function that is called before the first trial
     :raises ValueError: if the command line, the storage or the hyperparameter file is wrong
+    :raises SearchStoppedError: if all trials have failed
     """
+    if manager.algo not in HYPERPARAMS_SAMPLER:
+        raise ValueError(
+            f"--algo {manager.algo}: rl-zoo has no search for this algorithm; expected one of "
+            f"{', '.join(sorted(HYPERPARAMS_SAMPLER))}"
+        )
     if importlib.util.find_spec("pandas") is None:
         raise ValueError(f"pandas, which a search needs for its report, is not installed: {install_command('plots')}")
     manager.specified_callbacks = callbacks_of_a_trial(manager.specified_callbacks)
@@ -372,9 +375,18 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
     print(f"Study {study.study_name}: sampler {manager.sampler}, pruner {manager.pruner}", flush=True)
     on_start()
     budget = Budget(manager.n_trials, manager.max_total_trials)
-    with contextlib.suppress(KeyboardInterrupt):  # an interrupted search has a report too
+    is_interrupted = False
+    try:
         Worker(study, storage, objective, budget).run(manager.n_jobs)
+    except KeyboardInterrupt:  # an interrupted search has a report too
+        is_interrupted = True
     write_report(manager, study, is_ours)
+    # Other workers may still be running trials, or a queued one may be waiting.
+    states = {trial.state for trial in study.get_trials(deepcopy=False)}
+    if not is_interrupted and states == {TrialState.FAIL}:
+        raise SearchStoppedError(
+            f"all trials of the study {study.study_name} have failed; correct the cause and start the search again"
+        )
     return study
 
 

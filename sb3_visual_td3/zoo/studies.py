@@ -32,6 +32,8 @@ MAX_RETRIES = 3
 
 WORKER = "visual_td3:worker"
 """System attribute of a trial that says which process runs it."""
+SEEDS = {"sweep": "seeds"}
+"""Part of the identity of a study whose trials differ only in their seeds. Studies of a search do not have this key."""
 FAIL_REASON = "fail_reason"
 RETRY_OF = "retry_of"
 N_RETRIES = "n_retries"
@@ -316,8 +318,9 @@ def open_study(
             load_if_exists=True,
         )
     check_study(study, identity)
-    for key in identity.keys() - study.user_attrs.keys():
-        study.set_user_attr(key, identity[key])
+    for key, value in identity.items():
+        if key not in study.user_attrs:
+            study.set_user_attr(key, value)
     return study
 
 
@@ -344,7 +347,8 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
 
     :param study: the Optuna study
     :param identity: properties that the trials share
-    :raises ValueError: if a stored property differs, or the study does not maximise one objective
+    :raises ValueError: if a stored property differs, if only one of the two is a sweep of seeds, or if the study does
+        not maximise one objective
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(
@@ -352,6 +356,13 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
             "choose another --study-name"
         )
     known = study.user_attrs
+    holds_seeds = SEEDS.keys() <= identity.keys()
+    if known and (SEEDS.keys() <= known.keys()) != holds_seeds:
+        kinds = ("a hyperparameter search", "runs with several seeds")
+        raise ValueError(
+            f"the study {study.study_name!r} was created for {kinds[not holds_seeds]}, not for {kinds[holds_seeds]}: "
+            "their trials are not comparable, choose another --study-name"
+        )
     other = {key: known[key] for key in identity if known.get(key, identity[key]) != identity[key]}
     if other:
         theirs = ", ".join(f"{key} {other[key]}" for key in other)

@@ -23,7 +23,7 @@ from sb3_visual_td3.vec_env.ray_session import run_tasks
 from sb3_visual_td3.zoo.flags import DEFAULT_ENV, check_env_flags
 from sb3_visual_td3.zoo.mistakes import answer, is_mistake
 from sb3_visual_td3.zoo.plugin import RunOptions, RunResult
-from sb3_visual_td3.zoo.studies import FAIL_REASON, open_storage, open_study
+from sb3_visual_td3.zoo.studies import FAIL_REASON, JOURNAL, SEEDS, load_study, open_storage, open_study
 from sb3_visual_td3.zoo.train import train
 from sb3_visual_td3.zoo.trials import DIAGNOSIS, VERDICT
 
@@ -113,8 +113,30 @@ def _check(settings: argparse.Namespace, flags: Sequence[str]) -> None:
     check_env_flags(flags, DEFAULT_ENV)
 
 
+def _identity(flags: Sequence[str]) -> dict[str, str]:
+    """Return the properties that all runs with several seeds have in common.
+
+    :param flags: flags of every training run of the study
+    """
+    return {**SEEDS, "flags": " ".join(flags)}
+
+
+def _check_study(settings: argparse.Namespace, flags: Sequence[str]) -> None:
+    """Before the training, refuse a study that cannot hold the runs.
+
+    :raises ValueError: if the study holds other trials, or cannot be opened
+    """
+    storage = storage_of(settings)
+    if storage.endswith(JOURNAL) and not Path(storage).is_file():
+        return  # keep_seeds creates the file
+    opened = open_storage(storage)
+    if settings.study_name in [study.study_name for study in opened.get_all_studies()]:
+        load_study(opened, settings.study_name, _identity(flags))
+
+
 def _train_seeds(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
     """Train once for each seed; a training run with a critical alert is stopped."""
+    _check_study(settings, flags)
     folders = {seed: Path(settings.log_folder).absolute() / f"seed_{seed}" for seed in settings.seeds}
     calls = [
         ([*_quiet(flags), "--log-folder", str(folder), "--seed", str(seed)], str(folder))
@@ -215,7 +237,7 @@ def keep_seeds(storage: str, study_name: str, run_dirs: Mapping[int, Path], repo
     """
     content = json.loads(report.read_text(encoding="utf-8"))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = open_study(open_storage(storage), study_name, {"sweep": "seeds", "flags": " ".join(flags)})
+    study = open_study(open_storage(storage), study_name, _identity(flags))
     runs = content.get("runs", [content])  # the report of a single run has no list
     for run in runs:
         path = Path(run["run"]["path"]).resolve()

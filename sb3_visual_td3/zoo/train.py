@@ -19,12 +19,10 @@ from sb3_visual_td3.zoo.flags import (
     DEFAULT_ENV,
     PACKAGES_FLAG,
     VALIDATION_TIMESTEPS,
-    all_choices,
     command_line,
-    environments_found,
     replaced,
 )
-from sb3_visual_td3.zoo.mistakes import answer, save_failed
+from sb3_visual_td3.zoo.mistakes import SearchStoppedError, answer, complain, save_failed
 from sb3_visual_td3.zoo.plugin import RunOptions, RunResult, SaveError, VisualExperimentManager, register
 
 DEFAULTS = ("--algo", ALGO, "--env", DEFAULT_ENV)
@@ -45,8 +43,9 @@ def train_and_report_errors(
 ) -> tuple[int, RunResult]:
     """Train, and print errors on stderr: a mistake of the user in one line, a bug with its traceback.
 
-    Before training has started, every error is printed. After that, three kinds of errors are printed: a failed save,
-    an unsuitable snapshot, and an error that shows wrong code, such as an AttributeError. All others are raised.
+    Before training has started, every error is printed. After that, four kinds of errors are printed: a failed save of
+    the model, a failed snapshot, a search without a result, and an error that shows wrong code, such as an
+    AttributeError. All others are raised.
 
     :param arguments: rl-zoo's flags
     :param command: our subcommand, for the printed line
@@ -60,8 +59,11 @@ def train_and_report_errors(
         return ExitCode.RESUMABLE, result
     except SaveError as error:
         return save_failed(command, error), result
+    except SearchStoppedError as error:
+        complain(command, error)
+        return ExitCode.CRASHED, result
     except Exception as error:
-        # A snapshot that does not fit is found only after the environment's reset, but it is the user's mistake.
+        # The first snapshot is taken when the training starts, but the user may have to correct why it cannot be saved.
         has_started = result.has_started and not isinstance(error, SnapshotError)
         if has_started and isinstance(error, CODE_FAULTS):
             return report_bug(command, error), result
@@ -84,9 +86,7 @@ def train(arguments: Sequence[str], options: RunOptions | None = None, result: R
     # rl-zoo parses ``sys.argv`` and creates the manager itself, so options and result can be passed only in this way.
     manager = partial(VisualExperimentManager, options=options, result=result)
     with (
-        all_choices(),
-        environments_found(),
-        command_line("train", [*DEFAULTS, *arguments]),
+        command_line("train", [*DEFAULTS, *arguments], makes_environments=True, trains=True),
         replaced(zoo_train, "ExperimentManager", manager),
     ):
         zoo_train.train()

@@ -1,4 +1,4 @@
-"""Wrap the model, the callbacks and the environments of a training run, where rl-zoo's own do not suffice.
+"""Wrap the model, the callbacks and the environments of a training run, to change what rl-zoo does with them.
 
 The experiment manager in ``zoo.plugin`` uses these wrappers.
 """
@@ -15,6 +15,7 @@ from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -29,7 +30,8 @@ class BeginningCallback(BaseCallback):
     the call on to ``first`` only if ``first`` is a progress bar and training has begun.
 
     :param first: the callback that was at the start of the list before; None if the list was empty
-    :param on_begin: function that is called when training begins, after the environment's reset
+    :param on_begin: function that is called when the first rollout begins, after the start of all callbacks. Callbacks
+        find some mistakes of the user only when they start
     """
 
     def __init__(self, first: BaseCallback | None, on_begin: Callable[[], None]) -> None:
@@ -40,6 +42,8 @@ class BeginningCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._has_begun = True
+
+    def _on_rollout_start(self) -> None:
         self._on_begin()
 
     def _on_step(self) -> bool:
@@ -102,6 +106,11 @@ class ContinuedModel:
         """Return the environments; rl-zoo closes them."""
         return self._model.env
 
+    @property
+    def policy(self) -> BasePolicy:
+        """Return the policy; rl-zoo gives it to the worker processes of ARS."""
+        return self._model.policy
+
     def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
         """Continue the training of the loaded model.
 
@@ -141,6 +150,11 @@ class Learner:
     def env(self) -> VecEnv | None:
         """Return the environments; rl-zoo closes them."""
         return self._model.env
+
+    @property
+    def policy(self) -> BasePolicy:
+        """Return the policy; rl-zoo gives it to the worker processes of ARS."""
+        return self._model.policy
 
     def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
         """Train the model; an exception that ends the training is stored in ``error`` and raised again.

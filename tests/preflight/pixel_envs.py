@@ -75,6 +75,42 @@ class CameraAndState(Dot):
         return (self.observation(picture), *rest)
 
 
+class FloatDot(Dot):
+    """Return float pixels, although the dtype of the space is uint8."""
+
+    def picture(self):
+        return super().picture().astype(np.float64)
+
+
+class Rounded(gym.ObservationWrapper):
+    """Correct the dtype of ``FloatDot``."""
+
+    def observation(self, observation):
+        return observation.astype(np.uint8)
+
+
+class OldDot(Dot):
+    """Have the interface of gym before 0.26: ``reset()`` returns no info, and ``step()`` one ``done``."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+    def step(self, action):
+        picture, reward, _, truncated, info = super().step(action)
+        return picture, reward, truncated, info
+
+
+class Translated(gym.Wrapper):
+    """Translate the interface of ``OldDot``."""
+
+    def reset(self, **kwargs):
+        return self.env.reset(**kwargs), {}
+
+    def step(self, action):
+        picture, reward, done, info = self.env.step(action)
+        return picture, reward, False, done, info
+
+
 class Black(gym.ObservationWrapper):
     def observation(self, observation):
         return np.zeros_like(observation)

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import TQC
-from stable_baselines3 import DDPG, SAC, TD3
+from sb3_contrib import ARS, QRDQN, TQC, CrossQ
+from stable_baselines3 import DDPG, DQN, SAC, TD3, HerReplayBuffer
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import VisualTD3, doctor
-from sb3_visual_td3.preflight import environment_checks
+from sb3_visual_td3.preflight import environment_checks, settings_checks
 from sb3_visual_td3.preflight.doctor import print_examination, quick_doctor, write_page
 from sb3_visual_td3.preflight.findings import CATALOGUE, Examination
 from sb3_visual_td3.preflight.probes import (
@@ -166,6 +167,21 @@ def test_a_fault_of_the_settings_is_named_first(fault):
     assert ids(examine(model_on(envs.Dot(), **settings)))[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "env_id"),
+    [(ARS, "Pendulum-v1"), (CrossQ, "Pendulum-v1"), (DQN, "CartPole-v1"), (QRDQN, "CartPole-v1")],
+)
+def test_the_default_settings_of_other_algorithms_raise_no_alarm(algorithm, env_id):
+    model = algorithm("LinearPolicy" if algorithm is ARS else "MlpPolicy", env_id, device="cpu")
+    assert quick_doctor(model, 1_000_000).findings == []
+
+
+def test_a_high_tau_of_sac_is_a_problem_unless_its_targets_are_updated_rarely():
+    for interval, found in ((1, ["tau"]), (1_000, [])):
+        model = SAC("MlpPolicy", "Pendulum-v1", device="cpu", tau=1.0, target_update_interval=interval)
+        assert ids(quick_doctor(model, 1_000_000)) == found
+
+
 def test_pictures_that_are_normalized_are_named_first():
     env = VecNormalize(DummyVecEnv([envs.Dot]))
     assert ids(examine(model_on(env, TD3, "MlpPolicy")))[0] == "normalized_pictures"
@@ -188,6 +204,49 @@ class WithoutSpeed(Pictures):
 
     def step(self, action):
         return self.reset()[0], 0.0, False, True, {}
+
+
+def spaces_checked(env):
+    examination = Examination()
+    environment_checks._check_spaces(DummyVecEnv([lambda: Monitor(env)]), examination)
+    return ids(examination)
+
+
+@pytest.mark.parametrize(("env", "wrapper"), [(envs.FloatDot, envs.Rounded), (envs.OldDot, envs.Translated)])
+def test_an_environment_is_checked_as_its_wrappers_correct_it(env, wrapper):
+    assert spaces_checked(wrapper(env())) == []
+    assert spaces_checked(gym.wrappers.TimeLimit(wrapper(env()), 20)) == []
+
+
+class NumPyScalars(gym.Wrapper):
+    """Return the reward and the end of an episode as NumPy scalars."""
+
+    def __init__(self, env, as_reward):
+        super().__init__(env)
+        self.as_reward = as_reward
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, self.as_reward(reward), np.bool_(terminated), np.bool_(truncated), info
+
+
+@pytest.mark.parametrize("as_reward", [np.float32, np.asarray])
+def test_numpy_scalars_are_no_fault_because_vec_envs_cast_them(as_reward):
+    assert spaces_checked(NumPyScalars(envs.Dot(), as_reward)) == []
+
+
+def test_an_environment_with_goals_and_a_wrapper_fits_its_spaces():
+    """Stable-Baselines3's checker calls ``compute_reward``, which wrappers do not have."""
+    goals = BitFlippingEnv(n_bits=4, continuous=True, max_steps=20)
+    assert spaces_checked(gym.wrappers.TransformReward(goals, lambda reward: reward)) == []
+
+
+def test_the_learner_is_not_checked_if_no_episode_ended_and_the_buffer_needs_one():
+    env = BitFlippingEnv(n_bits=16, continuous=True, max_steps=5_000)
+    model = model_on(env, SAC, "MultiInputPolicy", replay_buffer_class=HerReplayBuffer)
+    examination = doctor(model, n_timesteps=10_000, n_steps=60)
+    assert examination.checks["cannot_fit_batch"].status == "skipped"
+    assert examination.checks["seed_ignored"].status == "pass"
 
 
 def test_an_observation_without_one_of_its_entries_does_not_fit_the_space():
@@ -244,6 +303,16 @@ def test_a_replay_buffer_larger_than_the_memory_is_reported(monkeypatch):
     monkeypatch.setattr("sb3_visual_td3.preflight.settings_checks.available_bytes", lambda: 1_000_000)
     examination = examine(model_on(envs.Dot(), TD3))
     assert ids(examination) == ["buffer_memory"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_size_of_a_replay_buffer_is_that_of_its_arrays(dtype):
+    env = envs.Dot()
+    env.action_space = spaces.Box(-1, 1, (7,), dtype)
+    model = model_on(env, TD3, action_noise=None, buffer_size=100)
+    arrays = [value for value in vars(model.replay_buffer).values() if isinstance(value, np.ndarray)]
+    assert len(arrays) == 6
+    assert settings_checks.buffer_bytes(model) == sum(array.nbytes for array in arrays)
 
 
 class Leaky(VisualTD3):
@@ -391,7 +460,7 @@ def test_problems_are_listed_before_warnings_and_causes_before_effects():
         examination.found(name, "evidence")
     severities = [finding.severity for finding in examination.findings]
     assert severities == sorted(severities, key=["problem", "warning"].index)
-    assert ids(examination)[:2] == ["environment_error", "space_mismatch"]
+    assert ids(examination)[:3] == ["environment_error", "non_finite_observation", "space_mismatch"]
 
 
 def test_the_page_and_the_console_show_every_finding(tmp_path, capsys):
@@ -533,6 +602,12 @@ def test_neither_monitor_nor_normalizer_sees_the_roll_outs(tmp_path):
     assert normalizer.venv.envs[0].get_episode_lengths() == []
     model.learn(50)
     assert normalizer.venv.envs[0].get_episode_lengths() == [40]
+
+
+def test_a_monitor_that_forbids_early_resets_is_no_fault_of_the_environment():
+    env = Monitor(envs.Dot(), allow_early_resets=False)
+    assert ids(examine(model_on(DummyVecEnv([lambda: env])))) == []
+    assert env.allow_early_resets is False
 
 
 class Dies(gym.Wrapper):

@@ -18,6 +18,7 @@ from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.cli import COMMANDS
@@ -140,6 +141,35 @@ def test_enjoy_shows_what_evaluate_policy_finds(logs, capsys):
 def test_enjoy_loads_the_requested_model(logs, flags, file, capsys):
     assert visual_td3(["enjoy", "-f", str(logs), "--no-render", "-n", "2", *flags]) == 0
     assert f"Loading {logs}/visual_td3/{ENV}_2/{file}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "n_steps"), [(["--load-checkpoint", "120"], 120), (["--load-last-checkpoint"], 120), ([], 60)]
+)
+@pytest.mark.parametrize("command", ["enjoy", "record-video", "evaluate"])
+def test_a_checkpoint_is_shown_with_the_vecnormalize_of_its_step(logs, command, flags, n_steps, tmp_path, monkeypatch):
+    if command == "record-video":
+        pytest.importorskip("moviepy")
+    run_dir = tmp_path / "visual_td3" / f"{ENV}_1"
+    shutil.copytree(logs / "visual_td3" / f"{ENV}_1", run_dir)
+    # The run ended at step 120, so its final VecNormalize is that of step 120. Another one shows which file is loaded.
+    shutil.copy(run_dir / "rl_model_vecnormalize_60_steps.pkl", run_dir / ENV / "vecnormalize.pkl")
+    counts = []
+    load = VecNormalize.load
+
+    def spy(path, env):
+        normalizer = load(path, env)
+        counts.append(round(normalizer.ret_rms.count))
+        return normalizer
+
+    monkeypatch.setattr(VecNormalize, "load", spy)
+    of_command = {
+        "enjoy": ["--no-render"],
+        "record-video": ["-o", str(tmp_path)],
+        "evaluate": ["--maps", "held_out_0"],
+    }
+    assert visual_td3([command, "-f", str(tmp_path), "-n", "1", *of_command[command], *flags]) == 0
+    assert counts == [n_steps]
 
 
 def test_enjoy_opens_a_window_without_a_screen(logs, monkeypatch):

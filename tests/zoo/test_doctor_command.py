@@ -1,6 +1,7 @@
 """``visual-td3 doctor``, and the line that ``train`` prints: flags, exit codes, files, and no effect on results."""
 
 import json
+import sys
 
 import pytest
 import torch as th
@@ -69,6 +70,13 @@ def test_an_algorithm_without_replay_buffer_is_examined_as_far_as_it_goes(tmp_pa
     monkeypatch.chdir(tmp_path)
     assert main(["doctor", *SMALL, "--algo", "ppo", "--env", "Pendulum-v1"]) == 0
     assert "has no replay buffer" in capsys.readouterr().out
+
+
+def test_the_doctor_starts_no_run_of_weights_and_biases(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # rl-zoo imports it before it refuses another flag
+    assert main(["doctor", "--track", "-optimize"]) == 2
+    assert "the doctor examines one set of hyperparameters" in capsys.readouterr().err
 
 
 TRAINING = ["train", "-n", "60", "-params", "learning_starts:30", "batch_size:8", "--num-threads", "1"]

@@ -3,8 +3,10 @@
 import json
 import math
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.callbacks.drives import Drive, Episode
@@ -84,7 +86,7 @@ def test_a_single_map_is_shown_once(monkeypatch, capsys):
 def trained(folder, env):
     flags = ["--env", env, "-n", "60", "-f", str(folder), "--seed", "1", "--verbose", "0", "--num-threads", "1"]
     flags += ["--eval-freq", "30", "--eval-episodes", "1", "-params", "learning_starts:20", "batch_size:4"]
-    flags += ["callback:[]", "policy_average:0.5"] if env == "Pendulum-v1" else ["callback:[]"]
+    flags += ["callback:[]"] if env == "LiteDriving-v0" else ["callback:[]", "policy_average:0.5", "policy:'MlpPolicy'"]
     assert main(["train", "--algo", "visual_td3", *flags]) == 0
     return folder / "visual_td3" / f"{env}_1"
 
@@ -106,6 +108,19 @@ def test_compare_shows_the_policies_of_a_run_side_by_side(env, others, maps, tmp
     assert results[True]["policy"] == results[False]["policy"]
     assert results[True]["policy"] != results[True]["last actor"]
     assert "last actor" in capsys.readouterr().out
+
+
+class PendulumWithMaps(PendulumEnv):
+    maps = ("a", "b")
+
+
+def test_an_attribute_maps_of_another_environment_does_not_make_it_a_driving_environment(tmp_path, monkeypatch):
+    spec = gym.envs.registration.EnvSpec("WithMaps-v0", PendulumWithMaps, max_episode_steps=20)
+    monkeypatch.setitem(gym.registry, "WithMaps-v0", spec)
+    run_dir = trained(tmp_path, "WithMaps-v0")
+    output = tmp_path / "results.json"
+    assert main(["evaluate", str(run_dir), "-n", "1", "--output", str(output)]) == 0
+    assert list(json.loads(output.read_text())["episodes"]) == ["policy", "random"]
 
 
 def test_compare_says_so_if_there_is_nothing_to_compare(tmp_path, capsys):

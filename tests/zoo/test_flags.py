@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from sb3_visual_td3.common.errors import UsageError
-from sb3_visual_td3.zoo.flags import StorePlainPairs, import_packages, read_value, store_pairs
+from sb3_visual_td3.zoo.flags import StorePlainPairs, command_line, import_packages, read_value, store_pairs
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,33 @@ def test_text_that_is_not_a_plain_pair_is_rejected_by_the_parser(pair, capsys):
 def test_a_plain_pair_runs_no_code():
     assert parse(StorePairs, "a:2**3") == {"a": 8}
     assert parse(StorePlainPairs, "a:2**3", "b:dict(c=1)") == {"a": "2**3", "b": "dict(c=1)"}
+
+
+PACKAGE_WITH_A_PARSER = """
+import argparse
+
+parser = argparse.ArgumentParser("simulator")
+parser.add_argument("--env", default="town")
+parser.add_argument("--vec-env", choices=["own"], default="own")
+settings = vars(parser.parse_args([]))
+"""
+
+
+def test_parsers_of_the_user_work_while_a_command_runs(tmp_path, monkeypatch):
+    """rl-zoo's parser is the first to parse; a package, an environment or a callback may have another parser."""
+    (tmp_path / "package_with_a_parser.py").write_text(PACKAGE_WITH_A_PARSER)
+    monkeypatch.syspath_prepend(tmp_path)
+    flags = ["--env", "Pendulum-v1", "--vec-env", "ray", "--gym-packages", "package_with_a_parser"]
+    with command_line("train", flags, makes_environments=True, trains=True, overrides={"track": False}):
+        of_rl_zoo = argparse.ArgumentParser()
+        of_rl_zoo.add_argument("--env")
+        of_rl_zoo.add_argument("--vec-env", choices=["dummy"])
+        parsed = of_rl_zoo.parse_args()
+        assert (parsed.env, parsed.vec_env, parsed.no_doctor, parsed.track) == ("Pendulum-v1", "ray", False, False)
+        import package_with_a_parser as package
+
+        assert package.settings == {"env": "town", "vec_env": "own"}
+        assert package.parser.prog == "simulator"
+        assert vars(package.parser.parse_args(["--env", "no-such-env"])) == {"env": "no-such-env", "vec_env": "own"}
+        with pytest.raises(SystemExit):
+            package.parser.parse_args(["--colour"])

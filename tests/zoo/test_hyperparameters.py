@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch as th
 import yaml
+from stable_baselines3 import TD3
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_visual_td3 import VisualTD3
@@ -15,6 +16,7 @@ from sb3_visual_td3.zoo.hyperparameters import (
     check_classes,
     check_file,
     check_numbers,
+    check_structure,
     env_kwargs_of,
     read_counts,
     read_kwargs,
@@ -177,6 +179,27 @@ def test_a_number_must_not_be_another_kind_of_yaml_value(text):
     with pytest.raises(ValueError, match=r"conf\.yml: batch_size is .*, expected a number"):
         check_numbers(block, VisualTD3, "conf.yml")
     check_numbers({"batch_size": 4.0, "tau": 1, "max_grad_norm": None, "seed": None}, VisualTD3, "conf.yml")
+
+
+def test_whole_floats_of_integer_arguments_become_integers():
+    block = yaml.safe_load("{batch_size: 2.56e+2, gradient_steps: -1, policy_delay: 2, tau: 1, seed: null}")
+    assert block["batch_size"] == 256.0
+    integers = check_numbers(block, TD3, "conf.yml")
+    assert integers == {"batch_size": 256, "gradient_steps": -1, "policy_delay": 2}
+    assert {type(value) for value in integers.values()} == {int}
+
+
+@pytest.mark.parametrize("value", [1.5, True])
+@pytest.mark.parametrize("key", ["batch_size", "gradient_steps", "policy_delay", "learning_starts"])
+def test_an_integer_argument_of_a_stock_algorithm_must_be_an_integer(key, value):
+    with pytest.raises(ValueError, match=rf"conf\.yml: {key} is {value}, expected an integer"):
+        check_numbers({key: value}, TD3, "conf.yml")
+
+
+def test_env_kwargs_must_be_a_mapping_because_rl_zoo_does_not_evaluate_text():
+    with pytest.raises(ValueError, match=r"env_kwargs is dict\(town='b'\), expected a mapping of names to values"):
+        check_structure({"env_kwargs": "dict(town='b')"}, "conf.yml")
+    check_structure({"env_kwargs": {"town": "b"}, "monitor_kwargs": "dict(info_keywords=('a',))"}, "conf.yml")
 
 
 def test_a_switch_must_be_true_or_false():

@@ -84,6 +84,13 @@ def test_wrong_code_that_makes_a_callback_is_a_bug_and_leaves_no_run(tmp_path, m
     assert not (tmp_path / "logs").exists()
 
 
+def test_a_bug_before_the_first_step_leaves_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plugin, "quick_doctor", broken)
+    assert train(tmp_path) == 4
+    assert is_a_bug(capsys.readouterr().err, "train")
+    assert not (tmp_path / "logs").exists()
+
+
 def test_a_bug_sets_the_exit_code_of_the_process(tmp_path):
     (tmp_path / "wrong_env.py").write_text("import gymnasium\n\ngymnasium.no_such_function()\n")
     command = [sys.executable, "-m", "sb3_visual_td3", "evaluate", "--gym-packages", "wrong_env"]

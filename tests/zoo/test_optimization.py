@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.diagnosis.live import Finding
+from sb3_visual_td3.zoo.mistakes import SearchStoppedError
 from sb3_visual_td3.zoo.studies import WORKER, load_study, open_storage
 from sb3_visual_td3.zoo.train import main, train
 from sb3_visual_td3.zoo.trials import TrialHealthCallback, callbacks_of_a_trial, convert_visual_td3_params, no_go
@@ -133,6 +134,36 @@ def test_an_environment_that_fails_costs_one_trial(tmp_path, short_env, monkeypa
     assert "trial 0 failed: RuntimeError: the simulator is gone" in capsys.readouterr().out
 
 
+def test_a_search_in_which_every_trial_fails_is_not_a_success(tmp_path, short_env, monkeypatch, capsys):
+    monkeypatch.setattr(ShortEnv, "fails_in_trials", (3,))
+    with pytest.raises(SearchStoppedError, match="all trials of the study study have failed"):
+        train([*arguments(tmp_path), "--n-trials", "1"])
+    assert "No trial is complete" in capsys.readouterr().out
+
+
+def test_a_failed_search_prints_one_line(tmp_path, short_env, monkeypatch, capsys):
+    monkeypatch.setattr(ShortEnv, "fails_in_trials", (3,))
+    assert main([*arguments(tmp_path), "--n-trials", "1"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("visual-td3 train: all trials of the study study have failed")
+
+
+def test_a_search_without_a_trial_has_not_failed(tmp_path, short_env, capsys):
+    assert main([*arguments(tmp_path), "--n-trials", "0"]) == 0
+    assert "All trials: none" in capsys.readouterr().out
+
+
+def test_a_worker_whose_trials_fail_does_not_say_that_the_trials_of_others_have_failed(
+    tmp_path, short_env, monkeypatch, capsys
+):
+    assert main([*arguments(tmp_path), "--n-trials", "0"]) == 0
+    study_in(tmp_path).ask()  # a trial that another worker is running
+    monkeypatch.setattr(ShortEnv, "fails_in_trials", tuple(range(20)))
+    assert main([*arguments(tmp_path), "--n-trials", "1"]) == 0
+    assert sorted(trial.state.name for trial in study_in(tmp_path).trials) == ["FAIL", "RUNNING"]
+    assert "No trial is complete" in capsys.readouterr().out
+
+
 def test_a_trial_that_turns_no_go_is_pruned_and_says_why(tmp_path, short_env, monkeypatch, capsys):
     monkeypatch.setattr(ShortEnv, "reward_from_step_20", float("nan"))
     train([*arguments(tmp_path), "--n-trials", "1"])
@@ -225,6 +256,7 @@ def test_a_trial_writes_no_run():
         (["--sampler", "auto"], "optunahub"),
         (["-params", "batch_sizes:3"], "batch_sizes"),
         (["--trial-id", "0"], "is not in the storage"),
+        (["--algo", "crossq"], "--algo crossq: rl-zoo has no search for this algorithm; expected one of a2c, ars"),
     ],
 )
 def test_a_usage_error_gives_a_one_line_message_before_a_trial_begins(tmp_path, short_env, capsys, extra, words):

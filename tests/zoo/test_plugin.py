@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import rl_zoo3.utils
 import yaml
+from rl_zoo3 import exp_manager
 from rl_zoo3 import train as zoo_train
 from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.plugin import CONFIGS, VisualExperimentManager, default_config, register
-from sb3_visual_td3.zoo.plugin_scripts import watching
+from sb3_visual_td3.zoo.plugin_scripts import create_env_to_watch, watching
 from sb3_visual_td3.zoo.train import main, train
 from tests.callbacks.event_files import scalars_in
 
@@ -132,6 +133,13 @@ def test_enjoy_and_record_video_play_whole_episodes():
     assert n_steps(create_in_record_video) == 200
 
 
+def test_a_frame_stack_of_none_is_no_stack_if_an_agent_is_watched(tmp_path):
+    hyperparams = {"normalize": False, "frame_stack": None}
+    env = create_env_to_watch("Pendulum-v1", stats_path=str(tmp_path), should_render=False, hyperparams=hyperparams)
+    assert env.observation_space.shape == (3,)
+    env.close()
+
+
 def test_the_top_level_script_is_the_same_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
     with pytest.raises(SystemExit) as end:
@@ -226,8 +234,123 @@ def test_a_failing_reset_gives_a_one_line_error_and_leaves_no_log_folder(broken_
     assert not (tmp_path / "logs").exists()
 
 
+class CameraLast(gym.Env):
+    observation_space = gym.spaces.Dict(
+        cam=gym.spaces.Box(0, 255, (36, 36, 3), np.uint8), speed=gym.spaces.Box(-9, 9, (2,), np.float32)
+    )
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def test_a_camera_that_the_buffer_of_a_stock_algorithm_cannot_store_is_refused_with_the_fix(
+    tmp_path, monkeypatch, capsys
+):
+    """Stable-Baselines3's TD3 would fail at its first step."""
+    monkeypatch.setitem(gym.registry, "CameraLast-v0", gym.envs.registration.EnvSpec("CameraLast-v0", CameraLast))
+    block = {"policy": "MultiInputPolicy", "n_timesteps": 20, "buffer_size": 30}
+    block["normalize"] = {"norm_obs": True, "norm_obs_keys": ["speed"]}
+    (tmp_path / "camera.yml").write_text(yaml.safe_dump({"CameraLast-v0": block}))
+    arguments = ["--algo", "td3", "--env", "CameraLast-v0", "-conf", str(tmp_path / "camera.yml")]
+    assert main([*arguments, "-f", str(tmp_path / "logs"), "--verbose", "0", "--eval-freq", "-1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the replay buffer would hold cam of shape (36, 36, 3), but the policy sees (3, 36, 36)" in line
+    assert not (tmp_path / "logs").exists()
+
+
 def test_an_environment_that_fails_later_is_not_a_usage_error(broken_env, tmp_path, monkeypatch):
     monkeypatch.setattr(ResetsNever, "after_n_resets", 3)
     with pytest.raises(RuntimeError, match="nothing listens"):
         main(broken_env)
     assert (tmp_path / "logs" / "visual_td3" / "ResetsNever-v0_1" / "run.json").is_file()
+
+
+def tiny_run(tmp_path, algo, env_id, **settings):
+    """Return the flags of a training of a stock algorithm that ends at once."""
+    block = {"policy": "MlpPolicy", "n_timesteps": 20, "learning_starts": 100, "buffer_size": 200, **settings}
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump({env_id: block}))
+    arguments = ["--algo", algo, "--env", env_id, "-conf", tmp_path / "tiny.yml", "-f", tmp_path / "logs"]
+    return [str(argument) for argument in [*arguments, "--verbose", 0, "--eval-freq", -1]]
+
+
+def test_trainings_that_begin_at_the_same_time_have_a_folder_each(tmp_path, monkeypatch, capsys):
+    # None of them has made its folder when the others choose their number.
+    monkeypatch.setattr(exp_manager, "get_latest_run_id", lambda *_: 0)
+    arguments = tiny_run(tmp_path, "td3", "Pendulum-v1")
+    first = train([*arguments, "--seed", "1"]).run_dir
+    there = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    second = train([*arguments, "--seed", "2"]).run_dir
+    assert main([*arguments, "-params", "policy_kwargs:dict(bogus=1)"]) == 2
+    assert [first.name, second.name] == ["Pendulum-v1_1", "Pendulum-v1_2"]
+    assert sorted(path.name for path in first.parent.iterdir()) == [first.name, second.name]
+    assert {path.relative_to(first).parts[0] for path in there} == {path.name for path in second.iterdir()}
+    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == there
+
+
+@pytest.mark.parametrize("algo", ["dqn", "qrdqn"])
+def test_algorithms_with_discrete_actions_train(algo, tmp_path):
+    arguments = tiny_run(tmp_path, algo, "CartPole-v1")
+    assert (train(arguments).run_dir / "CartPole-v1.zip").is_file()
+
+
+def test_a_stock_algorithm_trains_with_a_whole_float_and_refuses_another(tmp_path):
+    assert main(tiny_run(tmp_path, "td3", "Pendulum-v1", learning_starts=10, batch_size=4.0)) == 0
+    assert main(tiny_run(tmp_path, "td3", "Pendulum-v1", learning_starts=10, policy_delay=1.5)) == 2
+
+
+CONF_IN_PYTHON = """
+import threading
+from stable_baselines3.common.callbacks import ConvertCallback
+
+callback = ConvertCallback(None)
+callback.lock = threading.Lock()
+hyperparams = {
+    "Pendulum-v1": dict(policy="MlpPolicy", n_timesteps=20, buffer_size=100, callback=[callback]),
+}
+"""
+
+
+def test_a_hyperparameter_file_in_python_may_create_callbacks_that_cannot_be_copied(tmp_path):
+    (tmp_path / "conf.py").write_text(CONF_IN_PYTHON)
+    arguments = [*tiny_run(tmp_path, "td3", "Pendulum-v1"), "-conf", str(tmp_path / "conf.py")]
+    run_dir = train(arguments).run_dir
+    assert (run_dir / "Pendulum-v1.zip").is_file()
+    saved = (run_dir / "Pendulum-v1" / "config.yml").read_text()
+    assert "stable_baselines3.common.callbacks.ConvertCallback" in saved
+
+
+class Vector(gym.Env):
+    """Observe a vector of ``n`` numbers."""
+
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, n=3):
+        self.observation_space = gym.spaces.Box(-1, 1, (n,), np.float32)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(self.observation_space.shape, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(self.observation_space.shape, np.float32), 0.0, False, True, {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "words"),
+    [
+        ({}, ["--eval-freq", "10", "--eval-env-kwargs", "n:4"], "observation_space Box"),
+        ({"callback": ["sb3_visual_td3.callbacks.snapshot.SnapshotCallback"] * 2}, [], "put SnapshotCallback last"),
+    ],
+)
+def test_a_mistake_that_a_callback_finds_at_its_start_gives_one_line_and_leaves_no_log_folder(
+    tmp_path, monkeypatch, capsys, settings, flags, words
+):
+    monkeypatch.setitem(gym.registry, "Vector-v0", gym.envs.registration.EnvSpec("Vector-v0", Vector))
+    assert main([*tiny_run(tmp_path, "td3", "Vector-v0", **settings), *flags]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("visual-td3 train: ")]
+    assert words in line
+    assert not (tmp_path / "logs").exists()

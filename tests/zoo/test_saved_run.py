@@ -84,6 +84,26 @@ def test_a_missing_checkpoint_is_named_with_those_that_exist(tmp_path):
     assert "resume" not in str(refused.value)
 
 
+@pytest.mark.parametrize("which", [{}, {"load_best": True}, {"load_last_checkpoint": True}, {"load_checkpoint": 5}])
+def test_runs_with_a_uuid_are_named_if_no_run_has_just_a_number(tmp_path, which):
+    run_dir = tmp_path / "td3" / "Env-v0_1_3f2a77c0-9d0b-4a63-8e4f-0b6a5c1d2e3f"
+    run_dir.mkdir(parents=True)
+    with pytest.raises(ValueError, match="has no numbered run of Env-v0, only runs with a UUID: give RUN_DIR") as error:
+        find_run(str(tmp_path), "td3", "Env-v0", **which)
+    assert str(error.value).endswith(str(run_dir))
+
+
+@pytest.mark.parametrize("command", [["enjoy", "--no-render"], ["record-video"]])
+@pytest.mark.parametrize("flags", [[], ["--load-best"], ["--load-last-checkpoint"]])
+def test_the_commands_of_rl_zoo_also_name_runs_with_a_uuid(tmp_path, capsys, command, flags):
+    run_dir = tmp_path / "td3" / "Pendulum-v1_1_3f2a77c0-9d0b-4a63-8e4f-0b6a5c1d2e3f"
+    run_dir.mkdir(parents=True)
+    assert main([*command, "--algo", "td3", "--env", "Pendulum-v1", "-f", str(tmp_path), *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "only runs with a UUID: rename one of these folders to Pendulum-v1_1: " in line
+    assert line.endswith(str(run_dir))
+
+
 @pytest.mark.parametrize("folder", ["visual_td3/LiteDriving-v0_1", "my_run"])
 def test_the_folder_of_a_run_gives_the_requested_model_even_after_it_was_renamed(tmp_path, folder):
     run_dir = run_with(tmp_path, yaml.safe_dump(ARGS)).parents[1]

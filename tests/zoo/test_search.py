@@ -7,13 +7,16 @@ import os
 import signal
 import time
 from threading import Barrier, Event, Thread
+from types import SimpleNamespace
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from sb3_visual_td3.zoo import search
-from sb3_visual_td3.zoo.search import Budget, SearchStoppedError, Worker
+from sb3_visual_td3.zoo.mistakes import SearchStoppedError
+from sb3_visual_td3.zoo.search import Budget, Worker
 from sb3_visual_td3.zoo.studies import WORKER, open_storage, open_study, this_worker
 
 
@@ -94,6 +97,29 @@ def test_a_search_in_which_everything_fails_ends():
     with pytest.raises(SearchStoppedError, match="no simulator"):
         worker.run()
     assert states(study) == ["FAIL"] * search.MAX_FAILURES
+
+
+def test_a_best_trial_that_makes_no_hyperparameter_file_is_printed(tmp_path, capsys):
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(optuna.trial.create_trial(value=1.5, params={"x": 2}, distributions={"x": IntDistribution(0, 9)}))
+    manager = SimpleNamespace(env_name=SimpleNamespace(gym_id="Env-v0"), _read_hyperparams={})
+    search._write_best(manager, study, tmp_path / "report", True)
+    assert "cannot be written: the trial has no value for" in (printed := capsys.readouterr().out)
+    assert "{'x': 2}" in printed
+
+
+def test_if_a_hyperparameter_file_cannot_be_written_the_converted_values_are_printed(tmp_path, capsys):
+    drawn = {"one_minus_gamma": 0.03, "batch_size_pow": 5, "grad_clip": "norm", "max_grad_norm": 10.0}
+    drawn |= {"noise_start": 0.2, "noise_end_fraction": 0.5, "net_arch": "small"}
+    study = optuna.create_study(direction="maximize")
+    distributions = {name: CategoricalDistribution([value]) for name, value in drawn.items()}
+    study.add_trial(optuna.trial.create_trial(value=1.5, params=drawn, distributions=distributions))
+    hyperparams = {"policy_kwargs": "dict(net_arch=[32])"}
+    manager = SimpleNamespace(env_name=SimpleNamespace(gym_id="Env-v0"), _read_hyperparams=hyperparams)
+    search._write_best(manager, study, tmp_path / "report", True)
+    assert "cannot be written" in (printed := capsys.readouterr().out)
+    assert "'gamma': 0.97, 'batch_size': 32" in printed
+    assert "one_minus_gamma" not in printed
 
 
 def test_failures_that_are_not_in_a_row_do_not_end_a_search():

@@ -10,7 +10,7 @@ import threading
 import optuna
 import pytest
 
-from sb3_visual_td3.zoo.studies import load_study, open_storage, open_study
+from sb3_visual_td3.zoo.studies import SEEDS, load_study, open_storage, open_study
 
 PENDULUM = {"algo": "visual_td3", "env": "Pendulum-v1"}
 
@@ -85,6 +85,18 @@ def test_a_study_with_another_identity_is_rejected(tmp_path, key):
         open_study(storage, "study", {**PENDULUM, key: "other"})
     with pytest.raises(ValueError, match="--study-name"):
         load_study(storage, "study", {**PENDULUM, key: "other"})
+
+
+def test_a_study_of_seeds_and_a_study_of_a_search_are_not_mixed():
+    storage = open_storage(None)
+    seeds = {**SEEDS, "flags": "-n 5"}
+    for _ in range(2):
+        open_study(storage, "of seeds", seeds)
+        open_study(storage, "of a search", PENDULUM)
+    with pytest.raises(ValueError, match="created for runs with several seeds, not for a hyperparameter search"):
+        open_study(storage, "of seeds", PENDULUM)
+    with pytest.raises(ValueError, match=r"created for a hyperparameter search, not for runs .* --study-name"):
+        open_study(storage, "of a search", seeds)
 
 
 def test_a_study_that_minimises_is_rejected():

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from sb3_visual_td3.cli import main
 from sb3_visual_td3.zoo import sweep
-from sb3_visual_td3.zoo.studies import open_storage
+from sb3_visual_td3.zoo.studies import SEEDS, open_storage, open_study
 from sb3_visual_td3.zoo.sweep import keep_seeds, write_search
 from tests.zoo import ending_callbacks
 
@@ -138,6 +138,32 @@ def judged(path, verdict, diagnoses=(), **metrics):
         "metrics": {tag.replace("__", "/"): {"last": value} for tag, value in metrics.items()},
         "run": {"path": str(path / "tb")},
     }
+
+
+@pytest.mark.parametrize(
+    ("study_name", "words"),
+    [("of a search", "created for a hyperparameter search, not for runs"), ("of seeds", "flags -n 5, this search")],
+)
+def test_a_study_that_does_not_fit_is_refused_before_the_training(study_name, words, tmp_path, monkeypatch, capsys):
+    storage = str(tmp_path / "sweep.log")
+    open_study(open_storage(storage), "of a search", {"algo": "visual_td3"})
+    open_study(open_storage(storage), "of seeds", {**SEEDS, "flags": "-n 5"})
+    monkeypatch.setattr(sweep, "run_tasks", None)
+    assert main(["sweep", "--seeds", "0", "-f", str(tmp_path), "--study-name", study_name, "-n", "6"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_the_report_of_an_earlier_sweep_is_not_taken_for_one_of_runs_without_logs(tmp_path, monkeypatch, capsys):
+    run_dirs = [tmp_path / "seed_0" / f"run_{number}" for number in (1, 2)]
+    for run_dir in run_dirs:
+        run_dir.mkdir(parents=True)
+    (tmp_path / "report.json").write_text(json.dumps(judged(run_dirs[0], "GO")))
+    monkeypatch.setattr(sweep, "run", lambda settings, flags: sweep.Sweep({0: run_dirs[1]}, 0))
+    assert main(["sweep", "--seeds", "0", "-f", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("visual-td3 report: ")
+    assert not (tmp_path / "sweep.log").exists()
 
 
 def test_a_no_go_seed_is_stored_as_pruned_with_its_cause(tmp_path):

@@ -15,11 +15,12 @@ import pytest
 import yaml
 from gymnasium.envs.classic_control import PendulumEnv
 from optuna.trial import TrialState
+from sb3_contrib import ARS
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.cli import main as visual_td3
 from sb3_visual_td3.zoo.train import train
-from sb3_visual_td3.zoo.wrappers import ContinuedModel
+from sb3_visual_td3.zoo.wrappers import ContinuedModel, Learner
 
 ENV = "Pendulum-v1"
 WRAPPERS = "rl_zoo3.wrappers"
@@ -113,6 +114,12 @@ def test_each_continued_run_without_a_replay_buffer_has_the_same_warm_up():
         assert model._n_updates == n_updates
 
 
+@pytest.mark.parametrize("continues", [False, True])
+def test_rl_zoo_finds_the_policy_that_the_workers_of_ars_evaluate(continues):
+    model = ARS("LinearPolicy", ENV, device="cpu")
+    assert Learner(model, continues).policy is model.policy
+
+
 def test_enjoy_uses_the_env_kwargs_of_training_unless_others_are_given(capsys):
     run("--env-kwargs", "g:8.0", "-params", *QUICK)
     as_trained = mean_reward(capsys)
@@ -171,6 +178,14 @@ def test_settings_of_the_command_line_reach_monitor_policy_and_environments():
         head, _, *rows = (run_dir / f"{number}.monitor.csv").read_text().splitlines()
         assert head.startswith("#")
         assert [row.split(",")[-1] for row in rows] == ["True"]
+
+
+def test_a_monitor_that_forbids_early_resets_does_not_end_a_training_with_evaluations():
+    monitor = "monitor_kwargs:dict(allow_early_resets=False,info_keywords=('TimeLimit.truncated',))"
+    run_dir = run("-params", *QUICK, monitor, "--eval-freq", "40", "--eval-episodes", "1")
+    assert model_in(run_dir).num_timesteps == 80
+    header = (run_dir / "0.monitor.csv").read_text().splitlines()[1]
+    assert header == "r,l,t,TimeLimit.truncated"
 
 
 @pytest.mark.parametrize(
