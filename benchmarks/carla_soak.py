@@ -321,6 +321,11 @@ def main() -> int:
     )
     parser.add_argument("--output", type=Path, default=RESULTS)
     settings = parser.parse_args()
+    if settings.kill_for is None and settings.steps <= N_STORED + 1:
+        parser.error(
+            f"--steps {settings.steps}: expected more than {N_STORED + 1:,}, because resources are first measured "
+            f"when the replay buffer of {N_STORED:,} transitions is full"
+        )
     th.set_num_threads(1)
     if settings.kill_for is None:
         result = soak(settings.steps, settings.every, settings.port, settings.seed)

@@ -13,7 +13,9 @@ the two held-out maps.
 
 Rows are added to benchmarks/results/class_swap.csv, and cells that are there are not run again. `largest_norm` is the
 largest gradient norm of any parameter group before clipping. `saturation` is the share of action components with an
-absolute value above 0.99, in the 100 test episodes. `minutes` is processor time; a cell took 6 to 31 minutes.
+absolute value above 0.99, in the 100 test episodes. On each map, 50 environments act until the last of their episodes
+ends: an environment whose episode has ended begins another one, and the actions of this episode count too. `minutes` is
+processor time; a cell took 6 to 31 minutes.
 """
 
 from __future__ import annotations

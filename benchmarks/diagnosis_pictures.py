@@ -17,7 +17,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from diagnosis_panels import PICTURES, Panel
-from fault_bench import train
+from fault_bench import TRAINED, train
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
@@ -46,9 +46,9 @@ STYLE = {
 
 
 def series_of(training: str, logs: Path) -> SeriesSet:
-    """Return what a training run logged; run the training first if its log is missing."""
+    """Return what a training run logged; run the training first if its log is missing or incomplete."""
     folder = logs / training.replace(" ", "_").replace(",", "") / str(SEED)
-    if not any(folder.rglob("*tfevents*")):
+    if not (folder / TRAINED).is_file():
         print(f"training {training!r}: {train(training, SEED, folder):.0f} s")
     (files,) = find_runs(folder)
     return read_run(files.path, files.files).series

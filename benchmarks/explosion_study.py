@@ -88,8 +88,11 @@ def key(arm: str, seed: int) -> str:
     return f"{arm}, seed {seed}"
 
 
-def main() -> None:
-    """Run what is missing and print the table."""
+def main() -> int:
+    """Run what is missing and print the table.
+
+    :return: 1 if a run ended with an exception, else 0
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help="arms to run (default: all)"
@@ -121,17 +124,22 @@ def main() -> None:
     jobs = [(arm, seed, settings.log_folder, settings.device) for seed in settings.seeds for arm in settings.arms]
     missing = [] if settings.table or settings.brief else [job for job in jobs if key(*job[:2]) not in results]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    n_failed = 0
     with ProcessPoolExecutor(settings.n_jobs, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run, job): key(*job[:2]) for job in missing}
         for done in tqdm(as_completed(running), total=len(running), unit="run", disable=None):
             if done.exception() is not None:
                 tqdm.write(f"{running[done]}: {done.exception()!r}")
+                n_failed += 1
                 continue
             name, row = done.result()
             results[name] = row
             fault_bench.keep({name: row}, settings.output)
     print(brief(results) if settings.brief else table(results))
+    if n_failed:
+        print(fault_bench.failed(n_failed))
+    return int(n_failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -58,6 +58,8 @@ def brief(results: dict[str, dict[str, Any]]) -> str:
     lines = []
     for arm, (scored, cures) in BRIEF.items():
         rows = rows_of(results, arm)
+        if not rows:
+            continue
         loss = _plain(statistics.median(row["actor_loss"] for row in rows))
         norm = _norm(rows, "actor_cnn", "mean")
         encoder = _plain(float(norm)) if norm else "none of its own: it uses the critic's"

@@ -54,6 +54,8 @@ from sb3_visual_td3.visual_td3.step_guard import NonFiniteUpdateError
 
 RESULTS = Path(__file__).parent / "results" / "fault_bench.json"
 TRAININGS = {**FAULTS, **HEALTHY}
+TRAINED = "trained"
+"""The name of an empty file in the folder of a run that has ended. An interrupted run does not have it."""
 RANDOM_PENDULUM = -1_000.0
 """A return that random actions hardly ever reach; their average is about -1,200."""
 
@@ -120,6 +122,7 @@ def train(name: str, seed: int, folder: Path, device: str = "cpu") -> float:
     # VisualTD3 refuses an update that is not finite. The run ends with it, and its event files are judged.
     with contextlib.suppress(NonFiniteUpdateError):
         model.learn(training.n_timesteps, callback=callbacks(training, folder))
+    (folder / TRAINED).touch()
     return time.perf_counter() - begin
 
 
@@ -274,8 +277,18 @@ def keep(results: dict[str, Any], output: Path) -> None:
     write_atomically(output, json.dumps(dict(sorted(merged.items())), indent=1) + "\n")
 
 
-def main() -> None:
-    """Run the missing training runs and print the table."""
+def failed(n_runs: int) -> str:
+    """Return the line that says how many runs ended with an exception."""
+    if n_runs == 1:
+        return "\n1 run failed, and the table leaves it out"
+    return f"\n{n_runs} runs failed, and the table leaves them out"
+
+
+def main() -> int:
+    """Run the missing training runs and print the table.
+
+    :return: 1 if a run ended with an exception, else 0
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=TRAININGS, metavar="NAME", default=list(TRAININGS))
     parser.add_argument(
@@ -306,14 +319,19 @@ def main() -> None:
         for name in options.only
         if seed in TRAININGS[name].seeds and options.judge_again == (key(name, seed) in there)
     ]
+    n_failed = 0
     with mp.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
         for name, row in tqdm(pool.imap_unordered(run, wanted), total=len(wanted), unit="run", disable=None):
             if "error" in row:
                 print(f"{name}: {row['error']}")
+                n_failed += 1
             else:
                 keep({name: row}, options.output)
-    print(table(json.loads(options.output.read_text()), options.seeds))
+    print(table(read_json(options.output), options.seeds))
+    if n_failed:
+        print(failed(n_failed))
+    return int(n_failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

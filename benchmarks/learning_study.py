@@ -6,7 +6,8 @@ regularly on the *training* maps, and the policy with the highest return is kept
 
 After the training, the kept policy drives 100 episodes on the two held-out maps, which no training uses. The roads are
 empty, or have 6 to 10 other cars if the training had other cars. The last policy drives the same 100 episodes, and the
-kept policy drives them again with black camera images.
+kept policy drives them again with black camera images. If the policy is an average of the recent actors, the last actor
+drives them too ("last_actor" in the results).
 
     python benchmarks/learning_study.py                                       # the preset, five seeds on empty roads
     python benchmarks/learning_study.py --arms ablations stock --seeds 0 1 2
@@ -176,7 +177,7 @@ def run(job: Job) -> dict[str, Any]:
     kept = ARMS[job.arm].algorithm.load(job.folder / "best_model", device=job.device)  # type: ignore[attr-defined]
     evaluations = np.load(job.folder / "evaluations.npz")
     judged = fault_bench.judged(job.folder)
-    return {
+    row = {
         "kept": examine(driver_of(kept), job.world),
         "last": examine(driver_of(last), job.world),
         "blind": examine(driver_of(kept, is_blind=True), job.world),
@@ -188,6 +189,10 @@ def run(job: Job) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "device": th.cuda.get_device_name() if job.device == "cuda" else "cpu, 1 thread",
     }
+    if getattr(last.policy, "averaged_actor", None) is not None:
+        with last.policy.without_average():  # type: ignore[operator]
+            row["last_actor"] = examine(driver_of(last), job.world)
+    return row
 
 
 def parsed() -> argparse.Namespace:
@@ -230,8 +235,11 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Run the missing training runs and print the table."""
+def main() -> int:
+    """Run the missing training runs and print the table.
+
+    :return: 1 if a run ended with an exception, else 0
+    """
     settings = parsed()
     results = read_json(settings.output)
     arms = [arm for name in settings.arms for arm in GROUPS.get(name, [name])]
@@ -244,21 +252,26 @@ def main() -> None:
     ]
     missing = [] if settings.table or settings.brief else [job for job in jobs if job.key not in results]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    n_failed = 0
     with ProcessPoolExecutor(settings.n_jobs, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run, job): job for job in missing}
         for done in tqdm(as_completed(running), total=len(running), unit="run", disable=None):
             key, error = running[done].key, done.exception()
             if error is not None:
                 tqdm.write(f"{key}: {error!r}")
+                n_failed += 1
                 continue
             results[key] = done.result()
             fault_bench.keep({key: results[key]}, settings.output)
     if settings.brief:
         print(brief(results))
-        return
+        return 0
     for world in settings.worlds:
         print(f"\n{world}, {WORLDS[world].n_timesteps:,} steps\n\n{table(results, world, ARMS)}")
+    if n_failed:
+        print(fault_bench.failed(n_failed))
+    return int(n_failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

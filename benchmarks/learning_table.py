@@ -79,6 +79,8 @@ def brief(results: dict[str, dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(BRIEF_HEADINGS) + " |", "| --- " * len(BRIEF_HEADINGS) + "|"]
     for arm, title in BRIEF.items():
         empty, traffic = (rows_of(results, world, arm) for world in ("empty road", "traffic"))
+        if not empty and not traffic:
+            continue
         cells = (
             f"{title}, seeds: {len(empty)} and {len(traffic)}",
             _cell([row["kept"]["driven_to_the_end"] for row in empty], 100.0, "%"),

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-from result_rows import read_json
+from result_rows import read_json, torch_versions
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 from tqdm import tqdm
@@ -40,7 +40,8 @@ from sb3_visual_td3.runs.durable_files import write_atomically
 RESULTS = Path(__file__).parent / "results" / "monitor_cost.json"
 N_STORED = 1_000
 N_FRAMES = 50
-Pair = dict[str, dict[str, float]]
+Pair = dict[str, Any]
+"""The measurements "on" and "off", and the version of torch."""
 
 
 class Case(NamedTuple):
@@ -157,7 +158,8 @@ def measure(training: Training, pairs: list[Pair], options: argparse.Namespace, 
         while len(pairs) < options.pairs:
             # The order alternates, so that a drift of the machine's speed cancels out.
             order = ("on", "off") if len(pairs) % 2 else ("off", "on")
-            pairs.append({which: training.block(options.updates, which == "on") for which in order})
+            measured = {which: training.block(options.updates, which == "on") for which in order}
+            pairs.append({"torch": th.__version__, **measured})
             save()
             bar.update()
 
@@ -227,8 +229,9 @@ def main() -> None:
         if len(pairs) < options.pairs:
             with tempfile.TemporaryDirectory() as folder:
                 measure(Training(CASES[name], options.device, folder), pairs, options, name, save)
-    print(f"{key}; torch {th.__version__}\n")
-    print(table({name: here[name] for name in options.cases}, options.updates))
+    shown = {name: here[name] for name in options.cases}
+    print(f"{key}; torch {torch_versions(pair for pairs in shown.values() for pair in pairs)}\n")
+    print(table(shown, options.updates))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ files in --logs are judged again.
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -333,6 +334,7 @@ def main() -> None:
         if known is None:
             if options.judge or (options.only is not None and mutant.number not in options.only):
                 continue
+            shutil.rmtree(folder, ignore_errors=True)  # leftovers of an interrupted training
             try:
                 mean_return = train(mutant, folder)
             except ValueError as error:

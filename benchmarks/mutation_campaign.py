@@ -2,9 +2,9 @@
 
 A target is a kind of input file, with the command that reads it. A mutation changes the file of a target and runs the
 command. The target and the number of a mutation are its seed, so that a failure can be repeated (--targets NAME --first
-NUMBER --count 1). The command runs in a forked process that may take 30 s and 1 GB; the libraries are imported once, in
-the parent. A mutation fails if the exit code is not 0, 1, 2 or 3, if the command writes a traceback, if a signal ends
-the process, or if the process exceeds the limits.
+NUMBER --count 1). With --first or --count, the outcomes are printed and not kept. The command runs in a forked process
+that may take 30 s and 1 GB; the libraries are imported once, in the parent. A mutation fails if the exit code is not 0,
+1, 2 or 3, if the command writes a traceback, if a signal ends the process, or if the process exceeds the limits.
 
 A mutated table (progress.csv, monitor.csv, evaluations.npz, or a user's own CSV) is the only file in its folder. Other
 targets include the complete folder of a run.
@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from result_rows import read_json
+from result_rows import read_json, save_json
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tqdm import tqdm
 
@@ -52,9 +52,12 @@ from sb3_visual_td3.report.event_file import masked_crc32c
 from sb3_visual_td3.runs.manifest import RunManifest
 
 RESULTS = Path(__file__).parent / "results" / "mutation_campaign.json"
+COUNT = 1_000
 MAX_SECONDS = 30
 MAX_BYTES = 1 << 30
 RUNNING_FAILED = 70
+MAX_ROW_CHARACTERS = 1_000_000
+"""Length up to which a row of a table is repeated."""
 EVENTS = "events.out.tfevents.1"
 
 
@@ -318,7 +321,9 @@ def changed_csv(content: bytes, draw: random.Random) -> bytes:
         if what == 0:
             rows.insert(draw.randrange(len(rows)), list(row))
         elif what == 1:
-            row *= draw.choice([0, 2, 3000])
+            n_times = draw.choice([0, 2, 3000])
+            # A row can be repeated more than once: without a limit, it would fill the memory.
+            row *= min(n_times, max(1, MAX_ROW_CHARACTERS // (1 + sum(map(len, row)))))
         else:
             cell = draw.choice(
                 ["", "nan", "-inf", "1e999", "9" * 5000, "x" * 200_000, '"', "\0", "-1", "value", "step"]
@@ -494,7 +499,8 @@ def run_target(name: str, first: int, count: int, keep: Path | None) -> dict[str
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the Markdown table, with a row for each target."""
     lines = ["| input | mutations | exit 0 | 1 | 2 | 3 | failed | longest, s | largest, MB |", "| --- " * 9 + "|"]
-    for name, found in results.items():
+    for name in [target for target in TARGETS if target in results]:
+        found = results[name]
         codes = " | ".join(str(found["exit codes"].get(str(code), 0)) for code in range(4))
         lines.append(
             f"| {name} | {found['mutations']:,} | {codes} | {len(found['failed'])} | {found['longest, s']:.1f} | "
@@ -507,19 +513,19 @@ def main() -> int:
     """Run the requested targets and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
-    parser.add_argument(
-        "--count", type=int, default=1000, help="number of mutations of each target (default: %(default)s)"
-    )
-    parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
+    parser.add_argument("--count", type=int, help=f"number of mutations of each target (default: {COUNT:,})")
+    parser.add_argument("--first", type=int, help="number of the first mutation (default: 0)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="folder for copies of the files that caused a failure")
     parser.add_argument("--again", action="store_true", help="also run targets that have results already")
     parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     settings = parser.parse_args()
-    results = read_json(settings.output)
+    is_trial = settings.first is not None or settings.count is not None
+    results = {} if is_trial else read_json(settings.output)
     for name in settings.targets:
         if settings.again or name not in results:
-            results[name] = run_target(name, settings.first, settings.count, settings.keep)
-            settings.output.write_text(json.dumps(results, indent=2) + "\n")
+            results[name] = run_target(name, settings.first or 0, settings.count or COUNT, settings.keep)
+            if not is_trial:
+                save_json(results, settings.output)
     print(table(results))
     return 1 if any(found["failed"] for found in results.values()) else 0
 

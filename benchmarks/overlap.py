@@ -26,7 +26,7 @@ from typing import Any
 import gymnasium as gym
 import torch as th
 from paced_env import PacedEnv
-from result_rows import read_json, save_json
+from result_rows import read_json, save_json, torch_versions
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from tqdm import tqdm
@@ -37,7 +37,8 @@ from sb3_visual_td3.envs import LITE_DRIVING_ID, register_envs
 RESULTS = Path(__file__).parent / "results" / "overlap.json"
 MAP = "train_0"
 """A single map, built before the measurement: the first reset to a new map takes longer than a step."""
-Round = dict[str, dict[str, float]]
+Round = dict[str, Any]
+"""The measurements "off" and "on", and the version of torch."""
 
 
 class TimedTD3(VisualTD3):
@@ -149,13 +150,15 @@ def main() -> None:
         models = {name: make_model(overlap, settings) for name, overlap in (("off", False), ("on", True))}
         with tqdm(total=2 * n_missing * settings.steps, unit="step", smoothing=0.0, disable=None) as bar:
             for _ in range(n_missing):
-                rounds.append({name: measure(model, settings.steps, bar) for name, model in models.items()})
+                measured = {name: measure(model, settings.steps, bar) for name, model in models.items()}
+                rounds.append({"torch": th.__version__, **measured})
                 save_json(results, RESULTS)
         for model in models.values():
             assert model.env is not None
             model.env.close()
-    print(f"{key}; torch {th.__version__}\n")
-    print(table(rounds[: settings.rounds], settings.rate))
+    shown = rounds[: settings.rounds]
+    print(f"{key}; torch {torch_versions(shown)}\n")
+    print(table(shown, settings.rate))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ libosmesa6) and set MUJOCO_GL=osmesa. Software rendering makes 30 to 50 decision
 hour or more on one core.
 
 Every evaluation is written to benchmarks/results/public_tasks.csv as a row as soon as it is done. The last evaluation
-of a run has more episodes than the others. A run is not repeated if the file has the row of its last evaluation. An
-interrupted run continues from its last snapshot. The column "minutes" is the processor time since the run began,
-evaluations included.
+of a run has more episodes than the others. A run is not repeated if the file has the row of its last evaluation, after
+the same number of decisions. An interrupted run continues from its last snapshot. The column "minutes" is the processor
+time since the run began, evaluations included.
 """
 
 from __future__ import annotations
@@ -207,16 +207,18 @@ class Evaluator(BaseCallback):
     def _go_on_from_earlier_rows(self) -> None:
         """Drop the rows that an interrupted run wrote after its last snapshot.
 
-        The clock of the run continues from the minutes of the last row that is kept.
+        The rows of finished runs are kept. The clock continues from the minutes of the interrupted run's last row.
         """
         rows = read(self._output)
-        own = [row for row in rows if all(row[column] == value for column, value in self._key.items())]
+        own = unfinished(rows, self._key)
         kept = [row for row in own if row["frames"] < self.frames]
         if own:
             write([row for row in rows if row not in own or row in kept], self._output, COLUMNS)
         self._begin = time.process_time() - 60.0 * max((row["minutes"] for row in kept), default=0.0)
 
     def _on_training_end(self) -> None:
+        if self._begin is None:  # the run was killed in its last evaluation, so there was no step left to train
+            self._go_on_from_earlier_rows()
         self._evaluate(TASKS[self._key["task"]].n_last)
         self._env.close()
 
@@ -235,10 +237,28 @@ class Evaluator(BaseCallback):
         print(row, flush=True)
 
 
-def is_finished(rows: list[Row], key: Row) -> bool:
+def is_of(row: Row, key: Row) -> bool:
+    """Return whether a row belongs to a run with this task, algorithm and seed."""
+    return all(row[column] == value for column, value in key.items())
+
+
+def is_last(row: Row) -> bool:
+    """Return whether a row is the last evaluation of its run."""
+    return bool(row["episodes"] == TASKS[row["task"]].n_last)
+
+
+def is_finished(rows: list[Row], key: Row, n_decisions: int) -> bool:
     """Return whether the results file contains the last evaluation of this run."""
-    n_last = TASKS[key["task"]].n_last
-    return any(row["episodes"] == n_last and all(row[name] == key[name] for name in key) for row in rows)
+    # The last rollout can end one decision late, because train_freq is 1 or 2.
+    n_frames = {FRAMES_PER_DECISION * n_decisions, FRAMES_PER_DECISION * (n_decisions + 1)}
+    return any(is_of(row, key) and is_last(row) and row["frames"] in n_frames for row in rows)
+
+
+def unfinished(rows: list[Row], key: Row) -> list[Row]:
+    """Return the rows of this run that come after its latest "last evaluation"; all rows if there is none."""
+    own = [row for row in rows if is_of(row, key)]
+    n_finished = max((number for number, row in enumerate(own, 1) if is_last(row)), default=0)
+    return own[n_finished:]
 
 
 def run(key: Row, n_decisions: int, output: Path, logs: Path) -> None:
@@ -270,9 +290,7 @@ def table(rows: list[Row], tasks: Collection[str]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     for task in tasks:
         for algorithm in ALGORITHMS:
-            last = [
-                row for row in rows if is_finished([row], {"task": task, "algorithm": algorithm, "seed": row["seed"]})
-            ]
+            last = [row for row in rows if is_of(row, {"task": task, "algorithm": algorithm}) and is_last(row)]
             for frames in sorted({row["frames"] for row in last}):
                 there = [row for row in last if row["frames"] == frames]
                 returns = [row["return"] for row in there]
@@ -348,8 +366,9 @@ def main() -> None:
         for algorithm in settings.algorithms
     ]
     for key in keys if not settings.table else []:
-        if not is_finished(read(settings.output), key):
-            run(key, settings.n_decisions or TASKS[key["task"]].n_decisions, settings.output, settings.log_folder)
+        n_decisions = settings.n_decisions or TASKS[key["task"]].n_decisions
+        if not is_finished(read(settings.output), key, n_decisions):
+            run(key, n_decisions, settings.output, settings.log_folder)
     print(table(read(settings.output), settings.tasks))
 
 

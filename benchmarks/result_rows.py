@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,11 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     entries: dict[str, Any] = json.loads(path.read_text())
     return entries
+
+
+def torch_versions(rounds: Iterable[Mapping[str, Any]]) -> str:
+    """Return the versions of torch that measured the rounds; "unknown" for rounds that do not store it."""
+    return ", ".join(sorted({str(each.get("torch", "unknown")) for each in rounds}))
 
 
 def save_json(entries: dict[str, Any], path: Path) -> None:

@@ -9,9 +9,9 @@ write a valid digest, as an attacker would.
 A mutation fails if the exit code is not 0, 1, 2 or 3, if an exception escapes, if the command takes more than 30 s or
 more than 1 GB of additional memory, or if `resume` evaluates hostile text. The commands run one after another in a
 forked process. Most of them take a fraction of a second. To repeat a mutation, use --targets NAME --first NUMBER
---count 1.
+--count 1. With --first or --count, the outcomes are printed and not kept.
 
-Results are kept in benchmarks/results/resume_mutations.json.
+Results are kept in benchmarks/results/resume_mutations.json; a new run of a target replaces them.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from result_rows import read_json
+from result_rows import read_json, save_json
 from tqdm import tqdm
 
 from sb3_visual_td3 import cli
 
 RESULTS = Path(__file__).parent / "results" / "resume_mutations.json"
 ENV = "Pendulum-v1"
+COUNT = 1_000
 MAX_SECONDS = 30
 MAX_BYTES = 1 << 30
 BLOCK: Mapping[str, Any] = {
@@ -341,16 +342,16 @@ def main() -> int:
     """Run the requested targets and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
-    parser.add_argument(
-        "--count", type=int, default=1000, help="number of mutations of each file (default: %(default)s)"
-    )
-    parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
+    parser.add_argument("--count", type=int, help=f"number of mutations of each file (default: {COUNT:,})")
+    parser.add_argument("--first", type=int, help="number of the first mutation (default: 0)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     settings = parser.parse_args()
+    is_trial = settings.first is not None or settings.count is not None
     found = {}
     for name in settings.targets:
-        found[name] = run_target(name, settings.first, settings.count)
-        kept = read_json(RESULTS)
-        RESULTS.write_text(json.dumps({**kept, name: found[name]}, indent=2) + "\n")
+        found[name] = run_target(name, settings.first or 0, settings.count or COUNT)
+        if not is_trial:
+            save_json({**read_json(settings.output), name: found[name]}, settings.output)
         print(f"{name}: {json.dumps(found[name])}")
     return 1 if any(each["failed"] for each in found.values()) else 0
 

@@ -157,14 +157,15 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=12_000, help="steps of pure pursuit (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=1_500, help="updates of the network (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     settings = parser.parse_args()
     th.set_num_threads(1)
-    done = {row["seed"] for row in result_rows.read(RESULTS)}
+    done = {(row["seed"], row["samples"], row["updates"]) for row in result_rows.read(settings.output)}
     for seed in settings.seeds:
-        if not settings.table and seed not in done:
-            result_rows.add(run(seed, settings.samples, settings.updates), RESULTS, COLUMNS)
-    print(route_learning.table(result_rows.read(RESULTS), COLUMNS))
+        if not settings.table and (seed, settings.samples, settings.updates) not in done:
+            result_rows.add(run(seed, settings.samples, settings.updates), settings.output, COLUMNS)
+    print(route_learning.table(result_rows.read(settings.output), COLUMNS))
 
 
 if __name__ == "__main__":

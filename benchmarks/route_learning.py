@@ -211,8 +211,13 @@ def main() -> None:
     )
     parser.add_argument("--towns", type=Path, help="folder of Town01.xodr and Town02.xodr, for arms on these towns")
     parser.add_argument(
-        "-f", "--log-folder", type=Path, default=Path("logs/route_learning"), help="folder of the models"
+        "-f",
+        "--log-folder",
+        type=Path,
+        default=Path("logs/route_learning"),
+        help="folder of the models; a model that is already there is not trained again (default: %(default)s)",
     )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     settings = parser.parse_args()
     th.set_num_threads(1)
@@ -221,13 +226,13 @@ def main() -> None:
         unknown = [name for name in settings.arms if name not in available]
         if unknown:
             parser.error(f"--arms {unknown}: expected some of {list(available)}; arms on Town01 need --towns")
-        done = {(row["arm"], row["seed"]) for row in result_rows.read(RESULTS)}
+        done = {(row["arm"], row["seed"]) for row in result_rows.read(settings.output)}
         for seed in settings.seeds:
             for name in settings.arms:
                 if (name, seed) not in done:
                     row = run(name, available[name], seed, settings.log_folder)
-                    result_rows.add(row, RESULTS, COLUMNS)
-    print(table(result_rows.read(RESULTS)))
+                    result_rows.add(row, settings.output, COLUMNS)
+    print(table(result_rows.read(settings.output)))
 
 
 if __name__ == "__main__":

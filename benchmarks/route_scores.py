@@ -8,8 +8,8 @@
     python benchmarks/route_scores.py --table                             # print the results and run nothing
 
 A suite is a named set of routes, and a part of a suite has routes on one map. A row of
-benchmarks/results/route_scores.csv has the results of one driver on one part of a suite. Existing rows are not measured
-again.
+benchmarks/results/route_scores.csv has the results of one driver on one part of a suite. Existing rows with the same
+number of routes are not measured again.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ COLUMNS = (
     "speed m/s",
     *(f"{name} per km" for name in INFRACTIONS),
 )
+KEY = ("driver", "suite", "part", "episodes")
+"""The columns that name a measurement. Each route is an episode."""
 _TOWNS = {"town01-train": "Town01.xodr", "town02-test": "Town02.xodr"}
 
 
@@ -123,6 +125,7 @@ def main() -> None:
     parser.add_argument("--walkers", type=int, default=0, help="number of pedestrians (default: %(default)s)")
     parser.add_argument("--lights", action="store_true", help="with traffic lights")
     parser.add_argument("--routes", type=int, help="routes in each part of a suite (default: set by the suite)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the results and run nothing")
     settings = parser.parse_args()
     driver_of = pure_pursuit
@@ -132,7 +135,7 @@ def main() -> None:
         observed = route_learning.observed(arm)
         model = arm.algorithm.load(settings.model, device="cpu", buffer_size=1)
         driver_of = lambda _: trained_policy(model)  # noqa: E731
-    done = {(row["driver"], row["part"]) for row in result_rows.read(RESULTS)}
+    done = {tuple(row[column] for column in KEY) for row in result_rows.read(settings.output)}
     for suite in [] if settings.table else settings.suites:
         maps = None
         if suite in _TOWNS:
@@ -141,10 +144,10 @@ def main() -> None:
             maps = [str(settings.towns / _TOWNS[suite])]
         for each in suite_parts(suite, maps, settings.routes):
             part = busier(each, settings.cars, settings.walkers, settings.lights)
-            if (settings.name, part.label) not in done:
+            if (settings.name, suite, part.label, part.n_routes) not in done:
                 row = row_of(settings.name, suite, part, drive(part, driver_of, observed))
-                result_rows.add(row, RESULTS, COLUMNS)
-    rows = result_rows.read(RESULTS)
+                result_rows.add(row, settings.output, COLUMNS)
+    rows = result_rows.read(settings.output)
     print("| " + " | ".join(COLUMNS) + " |")
     print("| --- " * len(COLUMNS) + "|")
     for row in rows:

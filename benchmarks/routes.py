@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--routes", type=int, default=100)
     parser.add_argument("--turns", type=int, nargs=2, default=(2, 8))
     parser.add_argument("--camera", action="store_true", help="draw the camera's frames")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--no-row", action="store_true", help="print the results without writing them to the file")
     arguments = parser.parse_args()
     for name in arguments.maps:
@@ -94,8 +95,8 @@ def main() -> None:
             continue
         print(row)
         if not arguments.no_row:
-            is_new = not RESULTS.is_file()
-            with RESULTS.open("a", newline="") as file:
+            is_new = not arguments.output.is_file()
+            with arguments.output.open("a", newline="") as file:
                 writer = csv.DictWriter(file, row)
                 if is_new:
                     writer.writeheader()

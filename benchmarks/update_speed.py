@@ -231,6 +231,18 @@ def table(batch_size: str, rows: dict[str, dict[str, Any]], peaks: dict[str, flo
     return "\n".join(lines)
 
 
+def n_rounds(rows: dict[str, dict[str, Any]]) -> int:
+    """Return how many rounds were measured."""
+    return min((len(row["ms"]) for row in rows.values()), default=0)
+
+
+def processor(device: str) -> str:
+    """Return the name of the processor or GPU that the networks run on."""
+    if device == "cuda":
+        return th.cuda.get_device_name()
+    return str(th.cpu.get_capabilities()["cpu_name"])
+
+
 def main() -> None:
     """Measure what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -249,25 +261,34 @@ def main() -> None:
         "--output",
         type=Path,
         default=RESULTS,
-        help="file of the results; settings that it contains are not measured again",
+        help="file of the results; settings that it contains with as many rounds are not measured again",
+    )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="discard the stored results of the same device and number of threads, and measure again",
     )
     options = parser.parse_args()
     key = f"{options.device}, {options.num_threads} threads"
     results = read_json(options.output)
+    if options.again:
+        results.pop(key, None)
     here = results.setdefault(key, {})
     if "peaks" not in here:
+        here["torch"] = th.__version__
+        here["processor"] = processor(options.device)
         kinds = {"fp32": th.float32, "bf16": th.bfloat16}
         here["peaks"] = {kind: peak_flops(dtype, options.num_threads, options.device) for kind, dtype in kinds.items()}
     wanted = [(str(size), ARMS, size) for size in options.batch_size]
     wanted.append(("128, end to end", END_TO_END, 128))
     for name, arms, size in wanted:
-        if name not in here:
+        if n_rounds(here.get(name, {})) < options.rounds:
             here[name] = measure(arms, size, options)
             options.output.parent.mkdir(exist_ok=True)
             write_atomically(options.output, json.dumps(results, indent=2) + "\n")
-    device_name = th.cuda.get_device_name() if options.device == "cuda" else th.cpu.get_capabilities()["cpu_name"]
+    device_name, version = (here.get(name, "unknown") for name in ("processor", "torch"))
     peaks = ", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in here["peaks"].items())
-    print(f"{key} ({device_name}), torch {th.__version__}; measured peak in GFLOP/s: {peaks}")
+    print(f"{key} (processor: {device_name}), torch {version}; measured peak in GFLOP/s: {peaks}")
     for name, *_ in wanted:
         print(f"\n{table(name, here[name], here['peaks'])}")
 

@@ -181,9 +181,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     settings = parser.parse_args()
     th.set_num_threads(settings.num_threads)
-    arms = list(ARMS) if settings.arms == ["all"] else settings.arms
     wanted = {
-        f"{arm}, {settings.n_timesteps} steps, seed {seed}": (arm, seed) for arm in arms for seed in settings.seeds
+        f"{arm}, {settings.n_timesteps} steps, seed {seed}": (arm, seed)
+        for arm in settings.arms
+        for seed in settings.seeds
     }
     results = read_json(settings.output)
     for name, (arm, seed) in tqdm(wanted.items(), unit="run", disable=None):

@@ -88,7 +88,8 @@ def submit(tmp_path: Path) -> Callable[..., list[list[str]]]:
     """Return a function that runs ``slurm_gate.sh`` and returns the ``sbatch`` arguments of its three jobs."""
 
     def run(*arguments: str) -> list[list[str]]:
-        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "n").unlink(missing_ok=True)
         stub = tmp_path / "bin" / "sbatch"
         stub.write_text(SBATCH)
         stub.chmod(0o755)
@@ -115,9 +116,12 @@ def test_the_commands_of_the_slurm_scripts_are_accepted(
     check_train(arguments, monkeypatch)
     assert "--n-timesteps" in arguments
     ((_, _, *arguments),) = commands_in(verdict)
-    assert check_report(arguments).paths == [Path("out/short")]
+    (short_folder,) = check_report(arguments).paths
+    assert short_folder.match("out/*/short")
+    assert f"--log-folder {short_folder} " in short
     resumed, trained = commands_in(long)
     assert resumed[1:] == ["resume", "$run"]
+    assert trained[trained.index("--log-folder") + 1] == str(short_folder.with_name("long"))
     check_train(trained[2:], monkeypatch)
 
 
@@ -127,14 +131,19 @@ def test_a_requeued_job_continues_from_its_snapshot(submit: Callable[..., list[l
     stub.write_text('#!/usr/bin/env bash\necho "$@"\n')
     stub.chmod(0o755)
 
-    def started() -> str:
+    def started(job: str) -> list[str]:
         env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}"}
-        return subprocess.run(["bash", "-c", long], check=True, env=env, capture_output=True, text=True).stdout
+        return subprocess.run(["bash", "-c", job], check=True, env=env, capture_output=True, text=True).stdout.split()
 
-    assert started().startswith("train ")
-    run_dir = tmp_path / "out" / "long" / "visual_td3" / "LiteDriving-v0_1"
+    first = started(long)
+    assert first[0] == "train"
+    run_dir = Path(first[first.index("--log-folder") + 1]) / "visual_td3" / "LiteDriving-v0_1"
+    assert run_dir.is_relative_to(tmp_path / "out")
     (run_dir / "snapshots").mkdir(parents=True)
-    assert started().split() == ["resume", f"{run_dir}/"]
+    assert started(long) == ["resume", f"{run_dir}/"]
+
+    again = submit("LiteDriving-v0", str(tmp_path / "out"))[2][-1]
+    assert started(again)[0] == "train", "a new submission must not find the run of an earlier one"
 
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["SIGUSR1 to the shell", "SIGTERM to all processes"])
@@ -213,8 +222,9 @@ def test_a_short_run_without_a_verdict_keeps_the_long_run_from_starting(tmp_path
     assert call(EXAMPLES / "slurm_gate.sh") == 0
     rcs = [(tmp_path / f"{n}.rc").read_text().strip() for n in (101, 102, 103)]
     assert rcs == ["0", "3", "cancelled"], (tmp_path / "101.out").read_text()
-    assert "INSUFFICIENT" in (tmp_path / "logs" / "verdict" / "report.md").read_text()
-    assert not (tmp_path / "logs" / "long").exists()
+    (submitted,) = (tmp_path / "logs").iterdir()
+    assert "INSUFFICIENT" in (submitted / "verdict" / "report.md").read_text()
+    assert not (submitted / "long").exists()
 
     # The workflow judges the same logs. After a failed step, only steps with "if: always()" run.
     steps = [step["run"] for step in WORKFLOW["jobs"]["short-run"]["steps"] if "report" in step.get("run", "")]

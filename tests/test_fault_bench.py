@@ -81,5 +81,6 @@ def test_a_fault_is_trained_and_judged(tmp_path: Path) -> None:
     assert name == "detached encoder / seed 0"
     assert bench.is_right("detached encoder", result)
     assert result["seconds"] > 0
+    assert list(tmp_path.rglob(bench.TRAINED)) != []
     again = bench.run(("detached encoder", 0, tmp_path, True))[1]
     assert again == {key: value for key, value in result.items() if key != "seconds"}

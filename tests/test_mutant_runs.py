@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import gymnasium as gym
+import mutant_runs
 import pytest
+import result_rows
 from mutant_runs import BASE, CLASSES, LITE, PENDULUM, causes, confusion, environment, grid, label_of
+from stable_baselines3.common.utils import configure_logger
 
 
 def test_both_halves_of_the_benchmark_have_enough_runs_with_and_without_a_fault() -> None:
@@ -84,3 +88,24 @@ def test_the_table_of_causes_counts_failed_runs_only() -> None:
         "| tau=0 | TD3 (1) | no cause |",
         "| tau=0 | SAC (1), TD3 (2) | stale_target_network |",
     ]
+
+
+def test_the_leftovers_of_an_interrupted_training_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    endings: list[float | BaseException] = [KeyboardInterrupt(), -150.0]
+
+    def train(_: object, folder: Path) -> float:
+        logger = configure_logger(0, str(folder), "run")  # as SB3's learn() does, in the folder run_1, run_2, ...
+        logger.record("rollout/ep_rew_mean", 0.0)
+        logger.dump(1)
+        ending = endings.pop(0)
+        if isinstance(ending, BaseException):
+            raise ending
+        return ending
+
+    monkeypatch.setattr(mutant_runs, "train", train)
+    output = tmp_path / "rows.csv"
+    monkeypatch.setattr("sys.argv", ["_", "--only", "0", "--output", str(output), "--logs", str(tmp_path / "logs")])
+    with pytest.raises(KeyboardInterrupt):
+        mutant_runs.main()
+    mutant_runs.main()
+    assert [(row["number"], row["label"]) for row in result_rows.read(output)] == [(0, "healthy")]

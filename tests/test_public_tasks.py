@@ -48,8 +48,8 @@ def test_runs_of_different_lengths_are_not_averaged() -> None:
 
 def test_a_run_is_finished_once_its_final_evaluation_is_in_the_results() -> None:
     key = {"task": "CarRacing-v3", "algorithm": "visual_td3", "seed": 0}
-    assert not public_tasks.is_finished([row_of(0, 200_000, 1.0, 5), row_of(1, 200_000, 1.0, 20)], key)
-    assert public_tasks.is_finished([row_of(0, 200_000, 1.0, 20)], key)
+    assert not public_tasks.is_finished([row_of(0, 200_000, 1.0, 5), row_of(1, 200_000, 1.0, 20)], key, 100_000)
+    assert public_tasks.is_finished([row_of(0, 200_000, 1.0, 20)], key, 100_000)
 
 
 class StackedImages(ImageEnv):
@@ -63,7 +63,8 @@ def test_an_interrupted_run_continues_and_drops_the_rows_after_its_snapshot(
     settings = {"normalize": False, "batch_size": 4, "learning_starts": 20, "train_freq": 10, "gradient_steps": 1}
     monkeypatch.setitem(public_tasks.TASKS, "images", public_tasks.Task(60, 20, n_last=3, changes=settings))
     monkeypatch.setattr(public_tasks, "environment", lambda task, block, seed: make_vec_env(StackedImages, 1, seed))
-    evaluated: list[list[float] | BaseException] = [[1.0], KeyboardInterrupt(), [4.0], [5.0, 6.0, 7.0]]
+    killed = KeyboardInterrupt()
+    evaluated: list[list[float] | BaseException] = [[1.0], killed, [4.0], killed, [5.0, 6.0, 7.0]]
 
     def evaluate(*args: object, **kwargs: object) -> tuple[list[float], list[int]]:
         found = evaluated.pop(0)
@@ -79,6 +80,8 @@ def test_an_interrupted_run_continues_and_drops_the_rows_after_its_snapshot(
     public_tasks.add(row_of(frames=80, value=99.0, episodes=5, **key), output, public_tasks.COLUMNS)
     other = row_of(1, 80, 3.0, 5)
     public_tasks.add(other, output, public_tasks.COLUMNS)
+    with pytest.raises(KeyboardInterrupt):  # in the last evaluation: the last snapshot exists already
+        public_tasks.run(key, 60, output, tmp_path / "logs")
     public_tasks.run(key, 60, output, tmp_path / "logs")
     rows = read(output)
     assert [(row["frames"], row["return"]) for row in rows if row["task"] == "images"] == [
@@ -87,7 +90,11 @@ def test_an_interrupted_run_continues_and_drops_the_rows_after_its_snapshot(
         (120, 6.0),
     ]
     assert other in rows
-    assert public_tasks.is_finished(rows, key)
+    assert public_tasks.is_finished(rows, key, 60)
+    assert not public_tasks.is_finished(rows, key, 90), "a shorter run does not count as the longer one"
+    monkeypatch.setattr(public_tasks, "evaluate_policy", lambda *_, **__: ([8.0, 8.0, 8.0], []))
+    public_tasks.run(key, 30, output, tmp_path / "logs")
+    assert read(output)[:-2] == rows, "another run of a different length keeps the rows of the first"
     assert list((tmp_path / "logs").iterdir()) == []
 
 
