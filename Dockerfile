@@ -1,6 +1,8 @@
 # An image without GPU support that trains, judges and serves the CARLA emulator.
 #   docker build -t sb3-visual-td3 .
-#   docker run --rm -v "$PWD/logs:/training/logs" sb3-visual-td3 validate
+#   mkdir -p logs
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/logs:/training/logs" sb3-visual-td3 validate
+# Docker would create a missing folder logs as root, and the container could not write to it.
 # On Linux pip's default torch is the CUDA build, some gigabytes. PyTorch's website names the index of the CPU builds:
 #   docker build --build-arg TORCH_INDEX_URL=... -t sb3-visual-td3 .
 FROM python:3.11-slim

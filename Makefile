@@ -11,7 +11,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# torch first and alone: as a dependency, pip would install the large CUDA build.
+# torch first and alone: it is the largest download. On Linux, pip's settings decide on the build. From the default index,
+# it is the CUDA build of several gigabytes. PyTorch's website gives the index of the CPU build.
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15) and "Python 3.10-3.14 is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
@@ -42,8 +43,8 @@ test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some m
 
 # What Ray starts is as many processes as there are cores: its tests have the machine to themselves. They are all in two
 # folders; the other tests are not even collected.
-test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, Ray, and pages in Debian's chromium
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "(slow or browser or carla) and not ray"
+test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, Ray, pages in Debian's chromium, and CUDA where there is a GPU
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "(slow or browser or carla or gpu) and not ray"
 	$(BIN)/python -m pytest -m ray tests/vec_env tests/zoo
 
 docs: $(VENV)/installed-docs ## the documentation: docs/_build/html/index.html; a warning is an error

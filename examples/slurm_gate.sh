@@ -10,10 +10,11 @@
 #
 # Three jobs: a short training, its verdict, and the long training. The long one waits for the verdict with afterok, so it
 # starts on exit code 0 (GO) alone; on NO-GO, INSUFFICIENT or an unreadable run Slurm cancels it, and the report says why.
+# Each submission has a folder of its own in LOG_FOLDER, so neither the verdict nor the long job sees earlier runs.
 set -euo pipefail
 
 env=${1:-LiteDriving-v0}
-logs=${2:-logs}
+logs=${2:-logs}/$(date +%Y%m%d-%H%M%S)-$$
 short_steps=${SHORT_STEPS:-5000}
 long_steps=${LONG_STEPS:-100000} # also the size of the replay buffer, which then holds all steps
 flags=${FLAGS:-}
