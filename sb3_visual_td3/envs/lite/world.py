@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +32,9 @@ _TRAFFIC_INTERVAL_S = 0.1
 to pass through each other."""
 _EGO_PAINT = 1
 """Colour of the ego vehicle in the chase view, as an index into ``PAINTS``."""
+_SAME_PLACE_M = 0.5
+"""A saved place on a route may differ by at most this from the place that follows from the car's position."""
+_LOG = logging.getLogger("sb3_visual_td3")
 
 
 class LiteWorld:
@@ -252,8 +256,10 @@ class LiteWorld:
                 f"{length_m:.1f} m: make the env with the settings of the saved env (route, route_length_m, "
                 "route_turns), and with the same map file"
             )
-        self._motion = Motion(*state["motion"])
-        self._lane = LanePosition(*state["lane"])
+        motion, lane = Motion(*state["motion"]), LanePosition(*state["lane"])
+        if "route_length_m" not in state:
+            self._check_place(motion, lane)
+        self._motion, self._lane = motion, lane
         self._distance_m = state["distance_m"]
         self._n_ticks = state["n_ticks"]
         self._has_collided = state["has_collided"]
@@ -265,6 +271,27 @@ class LiteWorld:
             self._traffic.set_state(self._track, state["cars"])
         if self._street.is_on:
             self._street.set_state(state["street"])
+
+    def _check_place(self, motion: Motion, lane: LanePosition) -> None:
+        """Raise an error if a state of an earlier version was saved on another route than the current one.
+
+        Such a state has no length of its route. Earlier versions found other routes on some map files.
+        """
+        last = len(self._track.points_m) - 1
+        here = self._track.locate(motion.x_m, motion.y_m, min(lane.nearest, last))
+        along_m, aside_m = here.along_m - lane.along_m, here.lateral_offset_m - lane.lateral_offset_m
+        if lane.nearest > last or max(abs(along_m), abs(aside_m)) > _SAME_PLACE_M:
+            raise ValueError(
+                f"the state was saved {lane.along_m:.1f} m along its route and {lane.lateral_offset_m:.1f} m left of "
+                f"it, but on the route of this env the same place is {here.along_m:.1f} m along and "
+                f"{here.lateral_offset_m:.1f} m left: the state is of another map file or of other settings, or of an "
+                "earlier version, which found another route; use that version, or begin a new episode"
+            )
+        if self.has_routes and self._map_name.endswith(OPENDRIVE_SUFFIX):
+            _LOG.warning(
+                "%s: the state is of an earlier version, which may have planned the rest of its route differently",
+                self._map_name,
+            )
 
     def close(self) -> None:
         """Do nothing: the maps are shared by all worlds of the process and stay loaded."""

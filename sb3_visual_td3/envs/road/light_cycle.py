@@ -216,10 +216,18 @@ class LightCycles:
         """Restore the lights from a state that ``get_state`` returned.
 
         :param state: the result of ``get_state``
+        :raises ValueError: if the state comes from a world with other lights
         """
+        colours = dict(state["colours"])
+        if len(state["cycles"]) != len(self._cycles) or colours.keys() != self.colours.keys():
+            raise ValueError(
+                f"the state was saved with {len(colours)} traffic lights at {len(state['cycles'])} junctions, but this "
+                f"world has {len(self.colours)} at {len(self._cycles)}: the state is of another map file, or of an "
+                "earlier version, which found other lights in this file; use that version, or begin a new episode"
+            )
         for cycle, (stage, colour, elapsed_s) in zip(self._cycles, state["cycles"], strict=True):
             cycle.stage, cycle.colour, cycle.elapsed_s = stage, colour, elapsed_s
-        self.colours = dict(state["colours"])
+        self.colours = colours
 
     def _cycles_of(self, light: int | None) -> list[_Cycle]:
         """Return the cycle that controls a light, in a list; without a light, return all cycles.

@@ -210,6 +210,47 @@ def test_a_state_of_an_earlier_version_can_be_loaded_on_a_route():
     env.step(np.zeros(2, np.float32))
 
 
+def state_of_an_earlier_version(env, n_steps):
+    env.reset(seed=0)
+    for _ in range(n_steps):
+        env.step(PurePursuitDriver().act(env))
+    state = env.get_state()
+    del state["world"]["route_length_m"]
+    return state
+
+
+@pytest.mark.parametrize(("shift_m", "is_same"), [((0.0, 0.0), True), ((0.3, 0.3), True), ((3.0, 0.0), False)])
+def test_a_state_of_an_earlier_version_is_refused_if_its_vehicle_is_elsewhere_on_the_route(shift_m, is_same):
+    env = LiteRoutesEnv(maps=["streets_0"])
+    state = state_of_an_earlier_version(env, 20)
+    lane = state["world"]["lane"]
+    lane[1], lane[2] = lane[1] + shift_m[0], lane[2] + shift_m[1]
+    if is_same:
+        env.set_state(state)
+        assert env.get_state()["world"]["lane"] == lane
+        return
+    with pytest.raises(ValueError, match=r"saved .* m along its route .*, but on the route of this env .*; use that"):
+        env.set_state(state)
+
+
+def test_a_state_of_an_earlier_version_is_refused_if_its_route_was_longer():
+    state = state_of_an_earlier_version(LiteRoutesEnv(maps=["streets_0"], route_length_m=(300, 400)), 100)
+    state["world"]["lane"][0] = 500
+    with pytest.raises(ValueError, match=r"earlier version, which found another route; use that version"):
+        LiteRoutesEnv(maps=["streets_0"], route_length_m=(60, 120)).set_state(state)
+
+
+@pytest.mark.carla
+@needs_carla
+def test_a_state_of_an_earlier_version_on_a_map_file_gives_a_warning(tmp_path, caplog):
+    path = tmp_path / "a.xodr"
+    path.write_text(to_opendrive(load_map("streets_0")))
+    env = LiteRoutesEnv(maps=[str(path)])
+    state = state_of_an_earlier_version(env, 1)
+    env.set_state(state)
+    assert "the rest of its route differently" in caplog.text
+
+
 def test_a_state_of_an_earlier_version_can_be_loaded_on_the_loop_route():
     env = LiteDrivingEnv(maps=["train_0"])
     env.reset(seed=0)

@@ -11,7 +11,7 @@ from sb3_visual_td3.envs.road.lane_graph import graph_from_arrays
 from sb3_visual_td3.envs.road.light_cycle import GREEN_S, RED_S, YELLOW_S, LightCycles
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
-from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns
+from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, lights_of
 from sb3_visual_td3.envs.road.sign_reading import STOP_LINE_M, place_lights, signs_of_survey, stop_bar_m
 from tests.towns import TOWNS, needs_carla, needs_towns
 
@@ -243,3 +243,17 @@ def test_lights_are_set_frozen_and_reset():
     lights.set_state(saved)
     assert (lights.colours[first], lights.colours[second]) == ("yellow", "green")
     assert sorted(lights.group_of(first)) == sorted(light for stage in signs.cycles[0] for light in stage)
+
+
+def test_a_state_of_other_lights_is_refused():
+    _, signs = lit_graph()
+    state, n_lights = LightCycles(signs).get_state(), len(lights_of(signs))
+    message = rf"saved with {n_lights} traffic lights at {len(signs.cycles)} junctions, but this world has 0 at 0: .*; "
+    with pytest.raises(ValueError, match=message):
+        LightCycles(RoadSigns()).set_state(state)
+    # The same number of lights, one of them with another number.
+    state["colours"][0][0] = 999
+    lights = LightCycles(signs)
+    with pytest.raises(ValueError, match=r"found other lights"):
+        lights.set_state(state)
+    assert 999 not in lights.colours
