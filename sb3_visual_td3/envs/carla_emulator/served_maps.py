@@ -23,6 +23,7 @@ from sb3_visual_td3.envs.road.carla_coordinates import map_name_of
 from sb3_visual_td3.envs.road.footways import footways_of
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph, LaneSegment
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, Scene, load_map
+from sb3_visual_td3.envs.road.opendrive_reading import without_namespace
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 from sb3_visual_td3.envs.road.route_maps import load_route_map, route_map_of_text
 from sb3_visual_td3.envs.road.shapes import Pose
@@ -53,7 +54,7 @@ class ServedMap:
     name: str
     """Short name, such as ``"Town02"``."""
     opendrive: str
-    """The OpenDRIVE document that clients receive; for a map from a file, the unchanged text of the file."""
+    """The OpenDRIVE document that clients receive; for a map from a file, the text of the file."""
     graph: LaneGraph
     """The lanes of the map and the links between them."""
     scene: Scene
@@ -133,7 +134,7 @@ class MapLibrary:
             scene = route_map_of_text(text, GENERATED_MAP, f"{GENERATED_MAP} {digest}")
         except (ValueError, ImportError) as error:
             raise CallError(str(error)) from error
-        self._loaded[GENERATED_MAP] = ServedMap(GENERATED_MAP, text, scene.graph, scene)
+        self._loaded[GENERATED_MAP] = ServedMap(GENERATED_MAP, without_namespace(text), scene.graph, scene)
 
     def find(self, name: str) -> str:
         """Find a map by a name that a client uses, and return its short name.
@@ -165,8 +166,8 @@ class MapLibrary:
         path = self._files.get(short_name)
         if path is not None:
             scene = load_route_map(str(path))
-            # The client gets the unchanged file, including its line ends.
-            text = path.read_bytes().decode("utf-8-sig")
+            # The client gets the unchanged file, including its line ends, but it cannot read a namespace's prefix.
+            text = without_namespace(path.read_bytes().decode("utf-8-sig"))
             return ServedMap(short_name, text, scene.graph, scene)
         own_name = TOWN_ALIASES.get(short_name, short_name)
         scene = load_route_map(own_name)

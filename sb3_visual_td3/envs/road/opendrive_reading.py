@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import re
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -43,12 +44,16 @@ _SHAPES = {
 }
 """The shapes of OpenDRIVE 1.4 with their required attributes. CARLA's client takes a missing coefficient of a curve as
 0."""
-_MAX_ROAD_ID = 2**32 - 1
-_MAX_JUNCTION_ID = 2**31 - 1
-"""CARLA's client stores the ids of roads and junctions as numbers. It reads any other id as 0 or as the largest number,
-so that several roads or junctions would become one."""
-_MAX_COORDINATE_M = 1e5
-"""CARLA's client stores places with 24 bits, which is a precision of 1 cm at this distance from the origin."""
+_ROAD_IDS = (0, 2**32 - 1)
+_JUNCTION_IDS = (-(2**31), 2**31 - 1)
+"""The least and the greatest number that CARLA's client stores as the id of a road or of a junction."""
+_FAR_M = 1e5
+_MAX_COORDINATE_M = 1e6
+"""CARLA's client stores places with 24 bits. At these two distances from the origin, the points of Town02 were wrong by
+up to 1 cm and 8 cm, and its headings by up to 0.6 and 6 degrees. The same holds for the centre of an arc."""
+_MAX_FRESNEL = 3e4
+"""CARLA's client computes spirals with Fresnel integrals, which it takes as constant for arguments above 36,974."""
+_LOG = logging.getLogger("sb3_visual_td3")
 MIN_ROUTE_M = 50.0
 MAX_EXTENT_M = 1200.0
 """A closed route that extends farther than this along x or y is rejected, because its ground takes too much memory."""
@@ -86,39 +91,87 @@ def check_opendrive(text: str, source: str) -> None:
     roads = root.findall("road")
     if not roads:
         raise _fault(source, "no <road>", "at least one", "export a map that has roads")
-    names = [road.get("id", "") for road in roads]
+    names = [_plain(road.get("id", "")) for road in roads]
     if "" in names or len(set(names)) != len(names):
         raise _fault(source, "roads without an id or with the same id", "a unique id for each road", "number the roads")
     for road in roads:
-        place = f"{source}, road {road.get('id')}"
-        _check_id(road, "id", _MAX_ROAD_ID, place)
-        if road.get("junction", "").strip() not in ("", "-1"):  # -1: the road is in no junction
-            _check_id(road, "junction", _MAX_JUNCTION_ID, place)
-        _check_road(road, place)
-    for junction in root.findall("junction"):
-        _check_id(junction, "id", _MAX_JUNCTION_ID, source)
+        _check_road(road, f"{source}, road {road.get('id')}")
+    _check_ids("road", names, _ROAD_IDS, source)
+    _check_ids("junction", _junctions_in_use(root), _JUNCTION_IDS, source)
     _check_links(root, set(names), source)
     _check_signals(root, source)
+    geometries = root.findall("road/planView/geometry")
+    farthest_m = max(abs(float(geometry.get(name, ""))) for geometry in geometries for name in ("x", "y"))
+    if farthest_m > _FAR_M:
+        _LOG.warning(
+            "%s: its roads are up to %.0f km from the origin, where CARLA's client misplaces points by about %.0f cm; "
+            "shift the map to its origin",
+            source,
+            farthest_m / 1000.0,
+            farthest_m * 2.0**-23 * 100.0,
+        )
 
 
 def without_namespace(text: str) -> str:
-    """Return a document without its default XML namespace, so that its elements have the plain names of OpenDRIVE.
+    """Return a document without its XML namespace, so that its elements have the plain names of OpenDRIVE.
 
-    :param text: the OpenDRIVE document
+    :param text: an OpenDRIVE document, without a document type declaration
+    :raises xml.etree.ElementTree.ParseError: if the document has a namespace, and is not well-formed XML
     """
-    return re.sub(r"""(<OpenDRIVE\b[^>]*?)\s+xmlns\s*=\s*(?:"[^"]*"|'[^']*')""", r"\1", text, count=1)
+    if "xmlns" not in text:
+        return text
+    root = ElementTree.fromstring(text.encode())
+    namespace, brace, _ = root.tag.rpartition("}")
+    if not brace:
+        return text
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(namespace + brace)
+    return ElementTree.tostring(root, encoding="unicode")
 
 
-def _check_id(element: ElementTree.Element, name: str, largest: int, place: str) -> None:
-    """Raise an error unless an attribute of a road or junction is an id that CARLA's client can store."""
-    number = element.get(name, "").strip()
-    if not (number.isascii() and number.isdigit() and len(number) <= 10 and int(number) <= largest):
-        raise _fault(
-            place,
-            f"<{element.tag} {name}={number!r}>",
-            f"an integer from 0 to {largest}",
-            "number the roads and junctions, also in the links to them",
-        )
+def _plain(name: str) -> str:
+    """Return an id without spaces around it and without leading zeros, which have no meaning for CARLA's client."""
+    name = name.strip()
+    return name.lstrip("0") or "0" if name.isascii() and name.isdigit() else name
+
+
+def client_number(name: str, limits: tuple[int, int] = _ROAD_IDS) -> int:
+    """Return the number that CARLA's client reads from an id: the integer at its beginning, or 0 without one.
+
+    :param name: the id of a road or of a junction
+    :param limits: the least and the greatest number; those of roads by default
+    """
+    found = re.match(r"\s*([+-]?)(?:0x([0-9a-f]{1,20})|0*([0-9]{1,20}))", name, re.ASCII | re.IGNORECASE)
+    if found is None:
+        return 0
+    sign, hexadecimal, decimal = found.groups()
+    number = int(hexadecimal, 16) if hexadecimal else int(decimal)
+    return min(max(-number if sign == "-" else number, limits[0]), limits[1])
+
+
+def _junctions_in_use(root: ElementTree.Element) -> set[str]:
+    """Return the ids of the junctions that roads name, or that have connections or controllers."""
+    connected = {
+        _plain(junction.get("id", ""))
+        for junction in root.findall("junction")
+        if junction.find("connection") is not None or junction.find("controller") is not None
+    }
+    # A road with the junction -1 is in no junction.
+    return {_plain(road.get("junction", "")) for road in root.findall("road")} - {"", "-1"} | connected
+
+
+def _check_ids(kind: str, names: Iterable[str], limits: tuple[int, int], source: str) -> None:
+    """Raise an error if CARLA's client, which stores ids as numbers, would take two roads or junctions for the same."""
+    known = {-1: "no junction"}
+    for name in sorted(names):
+        other = known.setdefault(client_number(name, limits), name)
+        if other != name:
+            raise _fault(
+                f"{source}, {kind} {name}",
+                f"{kind} id={name!r}, which CARLA's client takes for {other!r}",
+                f"an integer from 0 to {limits[1]}",
+                "number the roads and junctions, also in the links to them",
+            )
 
 
 def _check_road(road: ElementTree.Element, place: str) -> None:
@@ -141,9 +194,10 @@ def _check_road(road: ElementTree.Element, place: str) -> None:
                     place,
                     f"a geometry at {name}={geometry.get(name)}",
                     f"at most {_MAX_COORDINATE_M:,.0f} m, because CARLA's client computes in single precision",
-                    "shift the map's origin",
+                    "shift the map to its origin (in a national grid, the header's <offset> then holds the shift)",
                 )
-        if not _number(geometry, "length", place) > 0.0:
+        length_m = _number(geometry, "length", place)
+        if not length_m > 0.0:
             raise _fault(
                 place,
                 f"a geometry of length={geometry.get('length')!r}",
@@ -153,24 +207,33 @@ def _check_road(road: ElementTree.Element, place: str) -> None:
         shapes = [child for child in geometry if child.tag in _SHAPES]
         if len(shapes) != 1:
             raise _fault(place, f"a geometry with {len(shapes)} shapes", f"one of {tuple(_SHAPES)}", "fix the geometry")
-        _check_shape(shapes[0], place)
+        _check_shape(shapes[0], length_m, place)
     _check_lanes(road, place)
 
 
-def _check_shape(shape: ElementTree.Element, place: str) -> None:
-    """Raise an error if an attribute is missing or not a number, or if CARLA's client would divide by zero."""
+def _check_shape(shape: ElementTree.Element, length_m: float, place: str) -> None:
+    """Raise an error if an attribute is missing or not a number, or if CARLA's client would compute a wrong shape."""
     # Apart from pRange, all attributes are numbers.
     for name in sorted({*_SHAPES[shape.tag], *shape.keys()} - {"pRange"}):
         _number(shape, name, place)
-    if shape.tag == "arc" and float(shape.get("curvature", "")) == 0.0:
-        raise _fault(place, "<arc curvature='0'>", "a curvature other than 0", "use a <line>")
-    if shape.tag == "spiral" and float(shape.get("curvStart", "")) == float(shape.get("curvEnd", "")):
+    if shape.tag == "arc" and abs(float(shape.get("curvature", ""))) * _MAX_COORDINATE_M < 1.0:
         raise _fault(
             place,
-            f"<spiral> with curvStart and curvEnd of {shape.get('curvStart')}",
-            "two different curvatures",
-            "use an <arc> or a <line>",
+            f"<arc curvature={shape.get('curvature')!r}>",
+            f"a radius of at most {_MAX_COORDINATE_M:,.0f} m, because CARLA's client computes in single precision",
+            "use a <line>",
         )
+    if shape.tag == "spiral":
+        start, end = float(shape.get("curvStart", "")), float(shape.get("curvEnd", ""))
+        # The largest argument of the Fresnel integrals is the curvature divided by this root.
+        root = math.sqrt(math.pi * abs(end - start) / length_m)
+        if max(abs(start), abs(end)) >= _MAX_FRESNEL * root:
+            raise _fault(
+                place,
+                f"<spiral> with curvStart and curvEnd of {shape.get('curvStart')} and {shape.get('curvEnd')}",
+                "two curvatures that differ more",
+                "use an <arc> or a <line>",
+            )
 
 
 def _check_lanes(road: ElementTree.Element, place: str) -> None:
@@ -191,11 +254,12 @@ def _check_lanes(road: ElementTree.Element, place: str) -> None:
 
 
 def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> None:
-    """Raise an error if a link names a road or junction that the file lacks; CARLA's client would crash on it."""
-    junctions = {junction.get("id", "") for junction in root.findall("junction")}
+    """Raise an error if the file or CARLA's client lacks the road or junction of a link; the client can crash on it."""
+    junctions = {_plain(junction.get("id", "")) for junction in root.findall("junction")} - {""}
+    road_numbers = {client_number(name) for name in roads}
     for entry in [*root.findall("road/link/predecessor"), *root.findall("road/link/successor")]:
         known = junctions if entry.get("elementType") == "junction" else roads
-        if entry.get("elementId") not in known:
+        if _plain(entry.get("elementId", "")) not in known:
             kind = entry.get("elementType")
             raise _fault(
                 source,
@@ -203,9 +267,19 @@ def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> Non
                 f"the id of a {kind} of the file",
                 "fix the link",
             )
+        name = entry.get("elementId", "")
+        number = client_number(name)
+        # The client does not read the type of a link: it takes each number of a road for this road.
+        if known is junctions and (number in road_numbers or number != client_number(name, _JUNCTION_IDS)):
+            raise _fault(
+                source,
+                f"a link to junction {name!r}, which CARLA's client takes for a road or does not find",
+                f"an integer from 0 to {_JUNCTION_IDS[1]} that is the id of no road",
+                "number the junctions differently from the roads, also in the links to them",
+            )
     for connection in root.findall("junction/connection"):
         for name in ("incomingRoad", "connectingRoad"):
-            if connection.get(name) not in roads:
+            if _plain(connection.get(name, "")) not in roads:
                 raise _fault(
                     source,
                     f"a junction with {name}={connection.get(name)!r}",
@@ -322,7 +396,13 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
         command.append(flag)
     try:
         child = subprocess.run(
-            command, input=text, capture_output=True, text=True, encoding="utf-8", timeout=_TIME_LIMIT_S, check=False
+            command,
+            input=without_namespace(text),  # the client does not find elements with a prefix
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=_TIME_LIMIT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.road.lane_graph import LaneGraph, LaneSegment
+from sb3_visual_td3.envs.road.opendrive_reading import client_number
 from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, Signal, StopLine
 
 STOP_LINE_M = 0.5
@@ -197,11 +198,10 @@ def speed_limits_mps(text: str) -> dict[int, float]:
         speed = road.find("type/speed")
         try:
             limit_mps = float(speed.get("max", "")) if speed is not None else 0.0
-            number = int(road.get("id", ""))
-        except ValueError:  # max="no limit", or an id that is not a number
+        except ValueError:  # max="no limit"
             continue
         if speed is not None and 0.0 < limit_mps < math.inf:
-            limits[number] = limit_mps * factors.get(speed.get("unit", "m/s"), 1.0)
+            limits[client_number(road.get("id", ""))] = limit_mps * factors.get(speed.get("unit", "m/s"), 1.0)
     return limits
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_files_of_the_folder_come_before_our_own_roads_of_the_same_name(folder):
     assert town.opendrive.encode() == (folder / "Town02.xodr").read_bytes()
     assert len(town.graph.segments) == len(MapLibrary().load("streets_0").graph.segments)
     assert maps.load("Town01").opendrive == to_opendrive(load_map("train_0"))
+
+
+@needs_client
+def test_a_file_with_the_prefix_of_a_namespace_is_served_without_it(tmp_path):
+    text = re.sub(r"(</?)(\w)", r"\1od:\2", to_opendrive(load_map("train_0")))
+    text = text.replace("<od:OpenDRIVE", "<od:OpenDRIVE xmlns:od='http://x'")
+    (tmp_path / "Prefixed.xodr").write_text(text)
+    maps = MapLibrary(tmp_path)
+    maps.generate(text)
+    for name in ("Prefixed", "OpenDriveMap"):
+        served = maps.load(name).opendrive
+        assert "od:" not in served
+        assert "<OpenDRIVE" in served
 
 
 def test_name_with_opt_finds_the_plain_town_if_there_is_no_opt_map(folder):

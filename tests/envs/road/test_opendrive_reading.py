@@ -2,6 +2,7 @@ import copy
 import gc
 import importlib.util
 import math
+import re
 import subprocess
 import weakref
 from xml.etree import ElementTree
@@ -12,8 +13,9 @@ import pytest
 from sb3_visual_td3.envs.backend import Control, Start
 from sb3_visual_td3.envs.lite.world import LiteWorld
 from sb3_visual_td3.envs.road import opendrive_reading
+from sb3_visual_td3.envs.road.graph_reading import read_graph
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
-from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive, load_opendrive, read_route
+from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive, client_number, load_opendrive, read_route
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 from sb3_visual_td3.envs.road.route_maps import load_route_map
 from sb3_visual_td3.envs.road.route_settings import RouteSettings
@@ -45,6 +47,24 @@ def with_shape(tag, **attributes):
         geometry = root.find("road/planView/geometry")
         geometry.remove(geometry[0])
         ElementTree.SubElement(geometry, tag, attributes)
+
+    return change
+
+
+def renamed(kind, new_ids):
+    """Return a change of a map: other ids for roads or junctions, also in the links to them."""
+
+    def change(root):
+        names = {"id": root.findall(kind)}
+        entries = [*root.findall("road/link/predecessor"), *root.findall("road/link/successor")]
+        names["elementId"] = [entry for entry in entries if entry.get("elementType") == kind]
+        if kind == "road":
+            names["incomingRoad"] = names["connectingRoad"] = root.findall("junction/connection")
+        else:
+            names["junction"] = root.findall("road")
+        for name, elements in names.items():
+            for element in elements:
+                element.set(name, new_ids.get(element.get(name), element.get(name)))
 
     return change
 
@@ -85,12 +105,25 @@ FAULTS = {
     "half a spiral": (with_shape("spiral", curvStart="0"), "curvEnd=None"),
     "a curve that is no number": (with_shape("paramPoly3", bU="wide"), "paramPoly3 bU='wide'"),
     "coordinates of a whole country": (with_value("road/planView/geometry", "y", "5400000"), "y=5400000"),
-    "a road with a name for its number": (with_value("road", "id", "road_7"), "road road_7.*id='road_7'"),
-    "a road of 33 bits": (with_value("road", "id", "4294967296"), "id='4294967296'"),
-    "a negative road": (with_value("road", "id", "-5"), "id='-5'"),
-    "a junction with a name for its number": (with_value("junction", "id", "J1"), "junction id='J1'"),
-    "a junction of 32 bits": (with_value("junction", "id", "2147483648"), "id='2147483648'"),
-    "a road in a named junction": (with_value("road[@junction='100']", "junction", "J1"), "road junction='J1'"),
+    "roads with names for their numbers": (renamed("road", {"1": "road_1"}), "road road_1.*id='road_1'.* for '0'"),
+    "roads of 33 bits": (renamed("road", {"1": "4294967295", "2": "4294967296"}), "id='4294967296'"),
+    "a negative road": (renamed("road", {"1": "-5"}), "id='0'.* for '-5'"),
+    "a hexadecimal road": (renamed("road", {"1": "0x2"}), "id='2'.* for '0x2'"),
+    "a road 02": (with_value("road[2]", "id", "02"), "the same id"),
+    "a junction with a name for its number": (renamed("junction", {"100": "J1"}), "link to junction 'J1'.* road"),
+    "a junction with the number of a road": (renamed("junction", {"100": "03"}), "link to junction '03'.* road"),
+    "a negative junction": (renamed("junction", {"100": "-2"}), "link to junction '-2'.* road"),
+    "a junction of 32 bits": (renamed("junction", {"100": "2147483648"}), "'2147483648'.* does not find"),
+    "the junction that no road is in": (
+        lambda root: ElementTree.SubElement(ElementTree.SubElement(root, "junction", id="-1"), "controller"),
+        "junction -1.* for 'no junction'"),
+    "roads in two named junctions": (lambda root: (root.find("road[@junction='100']").set("junction", "J1"),
+        root.find("road[@junction='100']").set("junction", "J2")), "junction J2.* for 'J1'"),
+    "a link without an id": (lambda root: root.find("road/link/successor").attrib.pop("elementId"),
+        "link to road None"),
+    "an arc of a tiny curvature": (with_value(".//arc", "curvature", "-9e-7"), "curvature='-9e-7'"),
+    "a spiral of almost one curvature": (
+        with_shape("spiral", curvStart="0.001", curvEnd="0.0010000000000000013"), "<spiral>.*of 0.001 and"),
     "a controller of no signal": (lambda root: (with_controller(root), ElementTree.SubElement(
         root.find("junction"), "controller", id="5")), "<controller> of signal '77'"),
     "a reference to no signal": (lambda root: ElementTree.SubElement(
@@ -118,6 +151,19 @@ UNUSUAL = {
     "a road in the junction ''": with_value("road", "junction", ""),
     "a road in the junction ' -1'": with_value("road", "junction", " -1"),
     "a road in the junction ' 100'": with_value("road[@junction='100']", "junction", " 100"),
+    "one road with a name": renamed("road", {"0": "main"}),
+    "roads with zeros before their numbers": lambda root: root.find("road[@id='1']").set("id", "0000000000001"),
+    "a negative road": renamed("road", {"0": "-3"}),
+    "a road of 33 bits": renamed("road", {"0": "4294967296"}),
+    "a road in a named junction": with_value("road[@junction='100']", "junction", "J1"),
+    "a road in a negative junction": with_value("road[@junction='100']", "junction", "-2"),
+    "a junction 0077": renamed("junction", {"100": "0077"}),
+    "a junction of 31 bits": renamed("junction", {"100": "2147483647"}),
+    "an unused junction with a name": lambda root: ElementTree.SubElement(root, "junction", id="-1"),
+    "an unused junction without an id": lambda root: ElementTree.SubElement(root, "junction"),
+    "an arc of a small curvature": with_shape("arc", curvature="1.1e-6"),
+    "a spiral from a tiny curvature": with_shape("spiral", curvStart="0", curvEnd="1e-30"),
+    "a spiral of little change": with_shape("spiral", curvStart="0", curvEnd="1e-9"),
 }
 
 
@@ -142,12 +188,43 @@ def test_a_text_that_is_not_a_map_is_refused(text, message):
         check_opendrive(text, "a.xodr")
 
 
-def test_a_default_namespace_is_accepted():
-    text = to_opendrive(load_map("junction_0")).replace(
-        "<OpenDRIVE>", "<OpenDRIVE x='1' xmlns='http://code.asam.net/x'>"
-    )
+NAMESPACES = {
+    "default": lambda text: text.replace("<OpenDRIVE>", "<OpenDRIVE x='1' xmlns='http://code.asam.net/x'>"),
+    "after a comment": lambda text: text.replace(
+        "<OpenDRIVE>", "<!-- <OpenDRIVE xmlns='a'> -->\n<OpenDRIVE\n xmlns = 'http://code.asam.net/x'>"
+    ),
+    "prefix": lambda text: re.sub(r"(</?)(\w)", r"\1od:\2", text).replace(
+        "<od:OpenDRIVE>", "<od:OpenDRIVE xmlns:od='http://code.asam.net/x'>"
+    ),
+    "unused": lambda text: text.replace("<OpenDRIVE>", "<OpenDRIVE xmlns:xsi='http://www.w3.org/2001/XMLSchema'>"),
+}
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_a_namespace_is_accepted(name):
+    text = NAMESPACES[name](to_opendrive(load_map("junction_0")))
     assert "xmlns" in text
     check_opendrive(text, "a.xodr")
+
+
+def test_elements_of_other_namespaces_are_ignored():
+    text = NAMESPACES["prefix"](to_opendrive(load_map("junction_0")))
+    text = text.replace("<od:header", "<v:road xmlns:v='http://vendor'/><od:header")
+    check_opendrive(text, "a.xodr")
+
+
+def with_shift(metres):
+    def change(root):
+        for geometry in root.iter("geometry"):
+            geometry.set("x", str(float(geometry.get("x")) + metres))
+
+    return change
+
+
+@pytest.mark.parametrize(("shift_m", "n_warnings"), [(9e4, 0), (7e5, 1)])
+def test_a_map_far_from_its_origin_gives_a_warning(shift_m, n_warnings, file_of, caplog):
+    check_opendrive(file_of("junction_0", with_shift(shift_m)).read_text(), "a.xodr")
+    assert caplog.text.count("km from the origin") == n_warnings
 
 
 def test_half_a_document_is_refused():
@@ -263,6 +340,46 @@ def test_a_warning_that_the_client_prints_does_not_mix_with_the_answer(file_of):
 def test_the_client_reads_an_unusual_map(name, file_of):
     track, built = load_opendrive(file_of("junction_0", UNUSUAL[name])).track, load_map("junction_0").track
     assert track.length_m == pytest.approx(built.length_m, abs=0.1)
+
+
+@carla
+@needs_carla
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_the_client_reads_a_map_with_a_namespace(name, file_of):
+    path = file_of("junction_0")
+    plain = read_route(path.read_text(), "a.xodr")
+    path.write_text(NAMESPACES[name](path.read_text()))
+    assert read_route(path.read_text(), "a.xodr").points_m.tobytes() == plain.points_m.tobytes()
+    assert load_route_map(str(path)).graph.segments[0].points_m.shape[1] == 2
+
+
+@carla
+@needs_carla
+def test_the_client_reads_a_map_far_from_its_origin(file_of):
+    built = load_map("junction_0").track
+    near = 0
+    for x, y in load_opendrive(file_of("junction_0", with_shift(7e5))).track.points_m - (7e5, 0.0):
+        place = built.locate(x, y, near)
+        near = place.nearest
+        assert abs(place.lateral_offset_m) < 0.1
+
+
+@carla
+@needs_carla
+@pytest.mark.parametrize(
+    "name",
+    ["7", "main", "-3", "007", "0x10", "0xg", "x5", " 12 ", "12abc", "+5", "4294967296", "9" * 40, "1.5", "\u0661"],
+)
+def test_ids_are_the_numbers_that_the_client_reads(name, file_of):
+    def alone(root):
+        for road in root.findall("road")[1:]:
+            root.remove(road)
+        road = root.find("road")
+        road.remove(road.find("link"))
+        road.set("id", name)
+
+    text = file_of("train_0", alone).read_text()
+    assert {key[0] for key in (segment.key for segment in read_graph(text, name).segments)} == {client_number(name)}
 
 
 @carla

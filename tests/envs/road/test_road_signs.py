@@ -12,7 +12,13 @@ from sb3_visual_td3.envs.road.light_cycle import GREEN_S, RED_S, YELLOW_S, Light
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, lights_of
-from sb3_visual_td3.envs.road.sign_reading import STOP_LINE_M, place_lights, signs_of_survey, stop_bar_m
+from sb3_visual_td3.envs.road.sign_reading import (
+    STOP_LINE_M,
+    place_lights,
+    signs_of_survey,
+    speed_limits_mps,
+    stop_bar_m,
+)
 from tests.towns import TOWNS, needs_carla, needs_towns
 
 carla = pytest.mark.carla
@@ -243,6 +249,12 @@ def test_lights_are_set_frozen_and_reset():
     lights.set_state(saved)
     assert (lights.colours[first], lights.colours[second]) == ("yellow", "green")
     assert sorted(lights.group_of(first)) == sorted(light for stage in signs.cycles[0] for light in stage)
+
+
+def test_the_limit_of_a_road_is_found_by_the_number_that_the_client_reads():
+    road = "<road id='{}'><type><speed max='{}'/></type></road>"
+    roads = [road.format("main", 10), road.format("07", 20), road.format("8", "no limit")]
+    assert speed_limits_mps(f"<OpenDRIVE>{''.join(roads)}</OpenDRIVE>") == {0: 10.0, 7: 20.0}
 
 
 def test_a_state_of_other_lights_is_refused():
