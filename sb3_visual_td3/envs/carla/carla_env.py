@@ -374,7 +374,7 @@ def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str,
         return (LOADED_MAP,)
     # CARLA lists its maps by their paths, such as "/Game/Carla/Maps/Town01".
     names = tuple(map_name_of(name) for name in given if isinstance(name, str) and name)
-    if not names or len(names) != len(given) or len(set(names)) != len(names):
+    if not names or "" in names or len(names) != len(given) or len(set(names)) != len(names):
         argument = f"maps={maps!r}" if town is None else f"town={town!r}"
         raise ValueError(f"{argument}: expected the names of maps, each once, such as 'Town01'")
     return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,18 +15,23 @@ DEFAULT_PORT = 2000
 """CARLA's own default for the RPC port."""
 # Two more ports, for streams and for a secondary server, must fit above the RPC port.
 _MAX_PORT = 65_532
+_SINGLE_QUOTED, _ESCAPED, _DOUBLE_QUOTED = r"'[^']*'", r"\\.", r'"(?:\\.|[^"\\])*"'
+_QUOTED = re.compile(f"{_SINGLE_QUOTED}|{_ESCAPED}|{_DOUBLE_QUOTED}", re.DOTALL)
+# Characters that no command contains take the place of quoted ones while variables are replaced.
+_DOLLAR, _TILDE = "\x00", "\x01"
 
 
 def launch_command(command: str, port: int) -> list[str]:
     """Return program and arguments of the command that starts a simulator on a port.
 
-    :param command: command as typed in a shell; ``~`` and variables such as ``$CARLA_ROOT`` are replaced. ``{port}`` is
-        replaced by the port; without ``{port}``, ``-carla-rpc-port=PORT`` is appended.
+    :param command: command as typed in a shell; ``~`` and variables such as ``$CARLA_ROOT`` are replaced, except in
+        single quotes and after a backslash. ``{port}`` is replaced by the port; without ``{port}``,
+        ``-carla-rpc-port=PORT`` is appended.
     :param port: RPC port
     :raises ValueError: if the command is empty or its quotes do not match
     """
     try:
-        words = [os.path.expanduser(os.path.expandvars(word)) for word in shlex.split(command)]
+        words = [_expanded(word) for word in shlex.split(_QUOTED.sub(_protected, command))]
     except ValueError as error:
         raise ValueError(f"command={command!r}: {error}; write the command as in a shell") from error
     if not words:
@@ -33,6 +39,20 @@ def launch_command(command: str, port: int) -> list[str]:
     if any("{port}" in word for word in words):
         return [word.replace("{port}", str(port)) for word in words]
     return [*words, f"-carla-rpc-port={port}"]
+
+
+def _protected(quoted: re.Match[str]) -> str:
+    """Return a quoted part of a command with other characters for each ``$`` and ``~`` that a shell would keep."""
+    text = quoted[0].replace("~", _TILDE)
+    if text.startswith('"'):
+        # In double quotes, a shell replaces a variable unless a backslash is before it, which is not escaped itself.
+        return re.sub(r"\\[\\$]", lambda pair: _DOLLAR if pair[0] == r"\$" else pair[0], text)
+    return text.replace("$", _DOLLAR)
+
+
+def _expanded(word: str) -> str:
+    """Return a word of a command with the home folder and the values of its variables."""
+    return os.path.expandvars(os.path.expanduser(word)).replace(_DOLLAR, "$").replace(_TILDE, "~")
 
 
 @dataclass(frozen=True)

@@ -303,8 +303,9 @@ class WorldCalls:
             step_s = checked_number(optional_step[1], _MAX_STEP_S, "a step in seconds")
         unused_settings = list(UNUSED_SETTINGS)
         for index, (default, given) in enumerate(zip(UNUSED_SETTINGS, others, strict=False)):
-            if not isinstance(default, bool):
-                checked_number(given, _MAX_SETTING, "a setting")
+            # Scripts also set infinite distances.
+            if not isinstance(default, bool) and not (isinstance(default, float) and given in (math.inf, -math.inf)):
+                checked_number(given, math.inf if isinstance(default, float) else _MAX_SETTING, "a setting")
             # The client aborts if a setting arrives with another type.
             unused_settings[index] = type(default)(given)
         self._sim.unused_settings = tuple(unused_settings)

@@ -78,6 +78,10 @@ class LiteWorld:
         self._maps: dict[str, LiteMap] = {}
         self._route_maps: dict[str, RouteMap] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a copy contains: all but the loaded maps, which take up to 20 MB each."""
+        return {**self.__dict__, "_maps": {}, "_route_maps": {}}
+
     @property
     def map_name(self) -> str:
         """Return the name of the current map."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from sb3_visual_td3.common.numbers import to_float
 from sb3_visual_td3.envs.arguments import check_count, check_quantity
 from sb3_visual_td3.envs.road.lane_graph import LaneGraph, LanePlace
 from sb3_visual_td3.envs.road.route_path import RoutePath, build_path
@@ -164,8 +165,10 @@ def _place(name: str, place: object) -> RoutePlace:
     x_m, y_m = (check_quantity(name, number, -1e7, 1e7, "m") for number in place[:2])
     if len(place) == 2:
         return RoutePlace(x_m, y_m)
-    # A larger number is a direction in degrees.
-    return RoutePlace(x_m, y_m, check_quantity(f"{name}, heading_rad", place[2], -2.0 * math.pi, 2.0 * math.pi, "rad"))
+    # Two turns are accepted, because angles are sums of others; a larger number is a direction in degrees.
+    limit = 4.0 * math.pi
+    expected = f"a number from {-limit:g} to {limit:g} rad; give radians, not degrees, such as math.radians(90)"
+    return RoutePlace(x_m, y_m, to_float(f"{name}, heading_rad", place[2], -limit, limit, expected=expected))
 
 
 def check_given(settings: RouteSettings, maps: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """The arguments of CarlaDriving-v0, which are checked before anything connects: no client is needed here."""
 
+import subprocess
 import time
 
 import gymnasium as gym
@@ -22,6 +23,8 @@ INVALID = [
     ({"town": 5}, "town=5: expected the names of maps"),
     ({"maps": []}, "names of maps"),
     ({"maps": ["", "Town01"]}, "names of maps"),
+    ({"town": "/"}, "town='/': expected the names of maps"),
+    ({"maps": ["Town01", "//"]}, "names of maps"),
     ({"maps": ["Town01", "/Game/Carla/Maps/Town01"]}, "each once"),
     ({"maps": ["Town01", "Town01"]}, "each once"),
     ({"maps": np.array([1, 2])}, "maps=array([1, 2]"),
@@ -117,6 +120,24 @@ def test_home_and_variables_in_the_command_are_replaced_as_in_a_shell(monkeypatc
         "7",
     ]
     assert launch_command("~/carla/CarlaUE4.sh {port}", 7) == ["/home/me/carla/CarlaUE4.sh", "7"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "bash -c 'PORT=2; exec carla -p $PORT ${PORT}' ~/x",
+        r"carla \$PORT \~/x \\$PORT a\ b '\$PORT' $PORT",
+        r"""carla "it's $PORT" "\$PORT" "\\$PORT" "~/x" "a 'b' $PORT" 'say "$PORT"' it\'s\ $PORT""",
+        "carla '~/x y' --x=~ --y='~' '~'/x -e X='${PORT}'Y=$PORT",
+        'carla $TEXT "$TEXT" "${TEXT}"',
+    ],
+)
+def test_quotes_in_the_command_have_the_effect_they_have_in_a_shell(command, monkeypatch):
+    monkeypatch.setenv("PORT", "9999")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("TEXT", "~'\"x")  # the values of variables are not read again
+    words = subprocess.run(["/bin/sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
+    assert launch_command(command + " {port}", 7) == [*words.stdout.splitlines(), "7"]
 
 
 def test_error_of_an_ended_simulator_contains_its_output():

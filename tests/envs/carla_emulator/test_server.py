@@ -1,6 +1,7 @@
 """The server as a process, tested through its sockets, without CARLA's client."""
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -89,8 +90,14 @@ def test_settings_without_effect_are_read_back_until_an_episode_resets_them(clie
     defaults = client.call("get_episode_settings")
     assert defaults[3:] == [True, 0.01, 10, 0.0, False, 3000.0, 2000.0, True]
     changed = [True, False, [True, 0.05], False, 0.005, 16, 77.0, True, 500.0, 1000.0, False]
+    for distance_m in (math.inf, -math.inf, 1e10, -1.0):
+        far = [*changed[:6], distance_m, changed[7], distance_m, *changed[9:]]
+        client.call("set_episode_settings", far)
+        assert client.call("get_episode_settings") == far
     client.call("set_episode_settings", changed)
     assert client.call("get_episode_settings") == changed
+    with pytest.raises(RuntimeError, match="expected a setting"):
+        client.call("set_episode_settings", [*changed[:6], math.nan])
     with pytest.raises(RuntimeError, match="expected a setting"):
         client.call("set_episode_settings", [*changed[:4], "x"])
     assert client.call("get_episode_settings") == changed

@@ -299,9 +299,11 @@ def test_all_maps_without_a_route_are_named():
 
 
 def test_a_heading_in_degrees_is_refused():
-    with pytest.raises(ValueError, match=r"route\[0\], heading_rad=90\.0: expected a number from -6\.28319 to"):
+    message = r"route\[0\], heading_rad=90\.0: expected a number from -12\.5664 to 12\.5664 rad; .* not degrees"
+    with pytest.raises(ValueError, match=message):
         LiteDrivingEnv(route=[((0.0, 0.0, 90.0), (10.0, 0.0))])
-    LiteDrivingEnv(route=[((0.0, 0.0, -2.0 * math.pi), (10.0, 0.0, 3.1))])
+    for heading_rad in (-2.0 * math.pi, -6.5, 2.0 * math.pi + 1e-9, math.radians(450.0), 4.0 * math.pi):
+        LiteDrivingEnv(route=[((0.0, 0.0, heading_rad), (10.0, 0.0, 3.1))])
 
 
 def test_commands_need_a_route():

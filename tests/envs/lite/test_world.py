@@ -1,4 +1,6 @@
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -27,6 +29,19 @@ def test_a_reset_puts_the_car_where_the_start_says():
     assert state.heading_error_rad == pytest.approx(-0.05, abs=1e-6)
     assert (state.speed_mps, state.distance_m) == (5.0, 0.0)
     assert (state.road_right_m, state.road_left_m, state.lane_width_m) == (-1.75, 5.25, 3.5)
+
+
+def test_a_pickle_does_not_grow_with_the_maps_and_continues_alike():
+    world, _ = placed()
+    for name in ("junction_0", "train_1", "train_0"):
+        world.reset(Start(name, 0.3, 0.0, 0.0, 8.0))
+    pickled, fresh = pickle.dumps(world), pickle.dumps(placed()[0])
+    assert len(pickled) == pytest.approx(len(fresh), rel=0.01)
+    for twin in (pickle.loads(pickled), copy.deepcopy(world)):
+        assert twin.step(AHEAD, 1) == pickle.loads(pickled).step(AHEAD, 1)
+        assert twin.camera_frame().shape == world.camera_frame().shape
+        assert twin.reset(Start("junction_0", 0.3, 0.0, 0.0, 8.0)).distance_m == 0.0
+    assert world.step(AHEAD, 1) == pickle.loads(pickled).step(AHEAD, 1)
 
 
 @pytest.mark.parametrize("position", [0.0, 0.25, 0.999])
