@@ -204,11 +204,22 @@ class DrivingEvalCallback(EvaluationCallback[Drive]):
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
+        self._baselines = {}
+
+    def _on_rollout_start(self) -> None:
+        # Not in _on_training_start(): a snapshot restores the baselines after that method, but before this one. And a
+        # simulator that is lost here has been lost in training.
+        self._drive_baselines()
+
+    def _drive_baselines(self) -> None:
+        """Drive the evaluation episodes with the drivers that do not learn, unless this has been done."""
+        if self._baselines:
+            return
         baselines = {
             tags.EVAL_RANDOM_DISTANCE: (random_driver(self.eval_env, self.seed), "random driver"),
             tags.EVAL_BRAKE_DISTANCE: (full_brake_driver(self.eval_env), "full-brake driver"),
         }
-        # The baselines do not learn and start from the same places each time, so they are driven once.
+        # They start from the same places each time.
         with server_borrowed(self.training_env, self.eval_env):
             drives = {tag: mean_of(self._play_aside(*driver)) for tag, driver in baselines.items()}
         self._baselines = {tag: drive.distance_m for tag, drive in drives.items()}
@@ -263,6 +274,7 @@ class DrivingEvalCallback(EvaluationCallback[Drive]):
         return mean_of(self._evaluate())
 
     def _evaluate(self) -> list[Drive]:
+        self._drive_baselines()
         with server_borrowed(self.training_env, self.eval_env):
             return super()._evaluate()
 

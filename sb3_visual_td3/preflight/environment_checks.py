@@ -161,6 +161,10 @@ def _without_stock_wrappers(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 class _PythonScalars(gym.Wrapper[Any, Any, Any, Any]):
     """Return NumPy scalars of ``step()`` as Python numbers: VecEnvs accept both, but the checker only the latter."""
 
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:  # type: ignore[override]
+        """Reset with the given arguments only: VecEnvs pass ``options`` only if there are any."""
+        return self.env.reset(**options)
+
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Make a step, and convert the reward and the two flags."""
         observation, *scalars, info = self.env.step(action)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import runpy
 import shutil
 import subprocess
@@ -110,7 +111,8 @@ def only_runs_with_uuid(error: ValueError, env_name: str, advice: str) -> str | 
     missing = Path(str(error).rpartition("path: ")[2])
     # If no run has just a number, rl-zoo searches the folder of all runs.
     searched = missing if missing.is_dir() else missing.parent
-    with_uuid = sorted(str(each) for each in searched.glob(f"{env_name}_*-*") if each.is_dir())
+    pattern = re.compile(re.escape(env_name) + r"_\d+_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+    with_uuid = sorted(str(each) for each in searched.glob("*") if pattern.fullmatch(each.name) and each.is_dir())
     if not with_uuid:
         return None
     return f"{searched} has no numbered run of {env_name}, only runs with a UUID: {advice} {' or '.join(with_uuid)}"

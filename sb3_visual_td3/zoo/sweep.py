@@ -129,6 +129,7 @@ def _check_study(settings: argparse.Namespace, flags: Sequence[str]) -> None:
     storage = storage_of(settings)
     if storage.endswith(JOURNAL) and not Path(storage).is_file():
         return  # keep_seeds creates the file
+    os.makedirs(settings.log_folder, exist_ok=True)  # SQLite creates its file there, but not the folder
     opened = open_storage(storage)
     if settings.study_name in [study.study_name for study in opened.get_all_studies()]:
         load_study(opened, settings.study_name, _identity(flags))

@@ -188,6 +188,26 @@ def test_an_evaluation_leaves_the_random_numbers_of_the_training_alone(lite_mode
     np.testing.assert_equal(random_state(), before)
 
 
+def test_a_simulator_that_is_lost_while_the_baselines_drive_is_lost_after_the_start(lite_model, monkeypatch):
+    class Started(BaseCallback):
+        has_begun = False
+
+        def _on_rollout_start(self):
+            self.has_begun = True
+
+        def _on_step(self):
+            return True
+
+    def lost(*_):
+        raise ConnectionResetError
+
+    callback, started = DrivingEvalCallback("LiteDriving-v0", n_eval_episodes=1, verbose=0), Started()
+    monkeypatch.setattr(callback, "_play", lost)
+    with pytest.raises(ConnectionResetError):
+        lite_model.learn(5, callback=[started, callback])
+    assert started.has_begun
+
+
 class RoutesEnv(gym.Env):
     """Drives routes of two steps; the simulator fails in the second step of the episodes in ``fails_in``."""
 

@@ -258,6 +258,14 @@ def test_an_observation_without_one_of_its_entries_does_not_fit_the_space():
     assert (found.id, found.evidence) == ("space_mismatch", "the observation lacks speed, which observation_space has")
 
 
+def test_a_reset_without_options_is_no_finding():
+    class ResetWithSeed(gym.Wrapper):
+        def reset(self, seed=None):
+            return self.env.reset(seed=seed)
+
+    assert "space_mismatch" not in ids(examine(model_on(ResetWithSeed(envs.Dot()))))
+
+
 @pytest.mark.parametrize(
     ("camera", "kwargs", "is_found"),
     [

@@ -254,3 +254,22 @@ def test_noises_with_more_than_plain_data_are_named():
     noise.others = [ornstein()]
     assert noises_in_part(noise) == ["OrnsteinUhlenbeckActionNoise", "DecayingNoise"]
     assert noises_in_part(None) == noises_in_part(NormalActionNoise(np.zeros(2), np.ones(2))) == []
+
+
+class NoiseWithHistory(NormalActionNoise):
+    """Creates its attributes when it is called for the first time."""
+
+    def __call__(self):
+        if not hasattr(self, "history"):
+            self.history, self.n_calls, self.generator = [], 0, np.random.default_rng(1)
+        self.n_calls += 1
+        self.history.append(float(self.generator.random()))
+        return super().__call__()
+
+
+def test_attributes_that_a_noise_creates_on_its_first_call_are_restored():
+    noise, other = (NoiseWithHistory(np.zeros(2), np.ones(2)) for _ in range(2))
+    noise()
+    set_action_noise_state(other, through_json(action_noise_state(noise)))
+    assert (other.history, other.n_calls) == (noise.history, 1)
+    assert other.generator.random() == noise.generator.random()

@@ -154,6 +154,14 @@ def test_a_study_that_does_not_fit_is_refused_before_the_training(study_name, wo
     assert words in line
 
 
+def test_an_sqlite_storage_may_be_in_a_log_folder_that_does_not_exist_yet(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(sweep, "run_tasks", lambda _, tasks, **__: calls.extend(tasks) or [])
+    logs = tmp_path / "new" / "logs"
+    main(["sweep", "--seeds", "0", "-f", str(logs), "--storage", f"sqlite:///{logs}/study.db"])
+    assert len(calls) == 1
+
+
 def test_the_report_of_an_earlier_sweep_is_not_taken_for_one_of_runs_without_logs(tmp_path, monkeypatch, capsys):
     run_dirs = [tmp_path / "seed_0" / f"run_{number}" for number in (1, 2)]
     for run_dir in run_dirs:
