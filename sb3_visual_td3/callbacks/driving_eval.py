@@ -204,7 +204,7 @@ class DrivingEvalCallback(EvaluationCallback[Drive]):
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
-        self._baselines = {}
+        self._baselines: dict[str, float] = {}
 
     def _on_rollout_start(self) -> None:
         # Not in _on_training_start(): a snapshot restores the baselines after that method, but before this one. And a

@@ -161,7 +161,7 @@ def _without_stock_wrappers(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 class _PythonScalars(gym.Wrapper[Any, Any, Any, Any]):
     """Return NumPy scalars of ``step()`` as Python numbers: VecEnvs accept both, but the checker only the latter."""
 
-    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:  # type: ignore[override]
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         """Reset with the given arguments only: VecEnvs pass ``options`` only if there are any."""
         return self.env.reset(**options)
 
