@@ -8,6 +8,24 @@ only if it rises above two kinds of noise.
 - *The wander of the curve* is the size of its slow fluctuations, see :func:`block_wander`. It says whether a change is
   too large to be noise. Consecutive returns are correlated, so a test for independent points would report slow
   fluctuations as learning.
+
+The answer for a rise, with the gain in units of the spread of single episodes and the relative size as the gain divided
+by ``max(|start|, |end|)``:
+
+================  ==================  =====================  ==================================
+Gain              Relative size       Exceeds the wander     Answer
+================  ==================  =====================  ==================================
+2 or more         any                 yes (3 times)          "yes"
+0.5 to 2          3/4 or more         yes (4 times)          "yes", with ten points or more
+1 or more         any                 no                     "unknown"
+1 to 2            below 3/4           any                    "unknown"
+below 1           1/3 or more         yes (3 times)          "unknown"
+below 1           below 1/3           yes (3 times)          "no"; "unknown" below twenty points
+below 1           any                 no                     "no"
+================  ==================  =====================  ==================================
+
+"No" also needs a run that is long enough, and "yes" a curve that covers the run. A fall is judged before a rise, see
+``LARGE_FALL``.
 """
 
 from __future__ import annotations
@@ -59,6 +77,18 @@ WANDER, SURE_WANDER = 3.0, 4.0
 """A change of the return curve is too large to be noise if it exceeds ``WANDER`` times the standard deviation of
 changes that are only noise. A gain below ``CLEAR_GAIN`` counts as learning only if it exceeds ``SURE_WANDER`` times
 this standard deviation."""
+MONOTONE = 0.6
+"""In a curve of ten to nineteen points, the rise between two neighbouring points may exceed the noise. If Kendall's tau
+with the order of the points is at least this value, the spread of single episodes is estimated without the trend."""
+FEW_VALUES = 5
+"""Medians hide most changes of returns with at most this many distinct values, such as 0 and 1, and of returns most of
+which are equal. Means of blocks of episodes replace such returns if there are at least ``MIN_EPISODES_OF_BLOCKS``."""
+MIN_EPISODES_OF_BLOCKS = 200
+MOST_BLOCKS = 100
+RANGE_IN_SPREADS = 8.0
+"""The spread of returns with at most ``FEW_VALUES`` distinct values is at most their range divided by this number, so a
+rise by a quarter of the range is ``CLEAR_GAIN``. The standard deviation of returns of 0 and 1 is up to half of the
+range, so even a rise from 0.5 to 1 would be small."""
 RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
@@ -196,6 +226,24 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
     return of_points * averaged_over / math.sqrt(exchanged)
 
 
+def spread_around_trend(values: FloatArray, averaged_over: int = 1, episodes_between: float | None = None) -> float:
+    """Estimate the standard deviation of the returns of single episodes from second differences.
+
+    A steady trend cancels out of the second differences. The parameters are those of :func:`episode_spread`.
+    """
+    bends = np.abs(np.diff(values, n=2))
+    new = averaged_over if episodes_between is None else min(max(episodes_between, 1.0), averaged_over)
+    # The second difference of moving means has the variance 4 k sigma^2 / W^2, or 6 sigma^2 / W for independent means.
+    variance = (4.0 * new + 2.0 * max(2.0 * new - averaged_over, 0.0)) / averaged_over**2
+    return float(np.quantile(bends, 0.6827)) / math.sqrt(variance)
+
+
+def is_monotone(values: FloatArray) -> bool:
+    """Return whether a curve rises almost throughout, see ``MONOTONE``."""
+    i, j = np.triu_indices(values.size, k=1)
+    return float(np.sign(values[j] - values[i]).mean()) >= MONOTONE
+
+
 def block_wander(values: FloatArray) -> float:
     """Estimate the size of the slow fluctuations of a curve.
 
@@ -268,10 +316,23 @@ def judge_curve(
     largest = float(np.abs(finite.values).max())
     # Squares of the largest doubles overflow, and squares of the smallest are 0. No answer depends on the scale.
     unit = largest if largest > 1e150 or 0.0 < largest < 1e-150 else 1.0
+    values_range = float(np.ptp(finite.values / unit))
+    has_few_values = averaged_over == 1 and np.unique(finite.values).size <= FEW_VALUES
+    if averaged_over == 1 and n >= MIN_EPISODES_OF_BLOCKS and _are_medians_blind(finite.values):
+        finite, averaged_over = _means_of_blocks(finite)
+        n = len(finite)
+    else:
+        has_few_values = False
     values = finite.values / unit
     experience = _experience(finite, averaged_over, lengths, on_steps=on_steps)
     window = max(2, n // 10)
     spread = episode_spread(values, averaged_over, experience.episodes_between)
+    if MIN_POINTS_FOR_NO <= n < N_BLOCKS and is_monotone(values):
+        around_trend = spread_around_trend(values, averaged_over, experience.episodes_between)
+        # Without any noise, a spread of 0 could not divide the gain.
+        spread = min(spread, max(around_trend, 1e-3 * spread))
+    if has_few_values:
+        spread = min(spread, values_range / RANGE_IN_SPREADS)
     late = float(np.median(values[-window:]))
     start, n_first = _start(values, late, spread)
     # The standard error of the difference of two medians; a median has pi / 2 times the variance of a mean.
@@ -446,7 +507,8 @@ class _Noise(NamedTuple):
         gain = level - start
         if gain >= NO_GAIN * self.spread:
             return False
-        is_small = gain < SMALL_PART * max(abs(start), abs(level))
+        # In a short curve, the spread is too uncertain to call a rise small that exceeds the noise.
+        is_small = self.n >= N_BLOCKS and gain < SMALL_PART * max(abs(start), abs(level))
         return is_small or not self.stands_out(gain)
 
 
@@ -506,6 +568,23 @@ def _has_hole(series: Series) -> bool:
     if len(series) < MIN_POINTS_FOR_NO:
         return longest > 0.5 * span
     return longest > LONGEST_GAP * span and longest > 5.0 * float(np.median(pauses))
+
+
+def _are_medians_blind(values: FloatArray) -> bool:
+    """Return whether medians hide most changes of the returns of single episodes, see ``FEW_VALUES``."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return 1 < distinct.size and (distinct.size <= FEW_VALUES or bool(counts.max() > values.size / 2))
+
+
+def _means_of_blocks(series: Series) -> tuple[Series, int]:
+    """Return the means of consecutive blocks of episodes, and the number of episodes in a block.
+
+    Each mean is at the step of the last episode of its block. Episodes that fill no block are left out at the start.
+    """
+    length = max(series.values.size // MOST_BLOCKS, 10)
+    n_blocks = series.values.size // length
+    values = series.values[-n_blocks * length :].reshape(n_blocks, length).mean(axis=1)
+    return Series(series.name, series.steps[-n_blocks * length :][length - 1 :: length], values), length
 
 
 def _without_repeats(series: Series) -> Series:

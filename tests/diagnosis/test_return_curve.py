@@ -160,6 +160,54 @@ def test_a_mean_return_that_grows_several_fold_is_learning_despite_a_small_effec
     assert curve.learning == "yes"
 
 
+@pytest.mark.parametrize("n", [10, 11, 12, 14, 15, 19])
+def test_a_steady_rise_of_a_short_curve_is_not_mistaken_for_noise(n: int) -> None:
+    x = np.linspace(1.0 / n, 1.0, n)
+    lengths = series(np.full(3, 700.0))
+    answers = []
+    for seed in range(40):
+        levels = 1_400.0 + 1_800.0 * (1.0 - np.exp(-5.0 * x)) + noise(n, seed, sigma=20.0)
+        answers.append(judge_curve(series(levels, every=5_000_000 // n), 100, lengths=lengths).learning)
+    assert "no" not in answers
+    assert answers.count("yes") >= 15
+    assert judge_curve(series(300.0 + 600.0 * x, every=5_000_000 // n), 100, lengths=lengths).learning == "yes"
+    flat = [judge_curve(series(noise(n, seed), every=5_000), 100).learning for seed in range(100)]
+    assert flat.count("yes") <= 2
+    assert flat.count("no") >= 80
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        (0.02, 0.4, "yes"),
+        (0.02, 0.45, "yes"),
+        (0.55, 0.97, "yes"),
+        (0.02, 0.6, "yes"),
+        (0.02, 0.02, "no"),
+        (0.5, 0.5, "no"),
+        (0.97, 0.97, "no"),
+        (0.9, 0.5, "no"),
+    ],
+)
+@pytest.mark.parametrize("goal", [1.0, 100.0])
+def test_returns_of_two_values_are_judged_by_means_because_medians_hide_a_rise(
+    first: float, last: float, expected: str, goal: float
+) -> None:
+    rate = np.interp(np.arange(10_000), [0, 2_000, 5_000, 9_999], [first, first, last, last])
+    for seed in SEEDS:
+        returns = goal * (np.random.default_rng(seed).random(10_000) < rate)
+        curve = judge_curve(series(returns, "charts/episodic_return", every=100))
+        assert curve.learning == expected
+        assert curve.late == pytest.approx(goal * last, abs=0.1 * goal)
+
+
+def test_returns_that_are_mostly_zero_are_judged_by_means() -> None:
+    rng = np.random.default_rng(0)
+    rate = np.interp(np.arange(5_000), [0, 1_000, 3_000, 4_999], [0.02, 0.02, 0.45, 0.45])
+    returns = np.where(rng.random(5_000) < rate, rng.normal(10.0, 1.0, 5_000), 0.0)
+    assert judge_curve(series(returns, "charts/episodic_return", every=100)).learning == "yes"
+
+
 @pytest.mark.parametrize("n", [0, 1, 4])
 def test_fewer_than_five_points_are_too_short(n: int) -> None:
     curve = judge_curve(series(np.arange(n)))
