@@ -24,8 +24,8 @@ below 1           below 1/3           yes (3 times)          "no"; "unknown" bel
 below 1           any                 no                     "no"
 ================  ==================  =====================  ==================================
 
-"No" also needs a run that is long enough, and "yes" a curve that covers the run. A fall is judged before a rise, see
-``LARGE_FALL``.
+A curve of ten to nineteen points that rises almost throughout never gets "no". "No" also needs a run that is long
+enough, and "yes" a curve that covers the run. A fall is judged before a rise, see ``LARGE_FALL``.
 """
 
 from __future__ import annotations
@@ -39,17 +39,22 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from sb3_visual_td3.common.tags import TAGS, is_on_episodes
+from sb3_visual_td3.common.tags import EVAL_SUCCESS_RATE, OF_SB3, TAGS, is_on_episodes
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, aligned, once_per_run
 from sb3_visual_td3.diagnosis.tag_search import (
     ROLLOUT_WINDOW,
     STANDARD_PREFIXES,
     ReturnTag,
+    find_actor_losses,
+    find_critic_losses,
     find_lengths,
+    find_q_values,
     find_returns,
     is_on_environment_steps,
     is_standard,
+    may_be_sum,
+    return_tag,
 )
 from sb3_visual_td3.diagnosis.trends import block_medians, moving_medians
 
@@ -102,6 +107,13 @@ the answer to "is it learning?" is "no" under three conditions:
 NOTED_FALL = 0.3
 """If a curve has lost at least this fraction of the gain that it had at its peak, the answer to "is it learning?" is
 never "yes"."""
+
+TRAINED_STEPS = 10.0
+FIRST_Q = 0.05
+"""A flat return with a Q of its final size, worth at least ``TRAINED_STEPS`` rewards, comes from a model that was
+trained before, if the first Q was logged within this fraction of the run."""
+MIN_POINTS_OF_SUM = 50
+"""A curve of fewer points is not recognised as the sum of all returns so far."""
 
 MIN_POINTS = 5
 """A series with fewer points is too short to judge. In many public runs, SB3's EvalCallback logged only five points."""
@@ -298,6 +310,7 @@ def judge_curve(
     lengths: Series | None = None,
     on_steps: bool = True,
     is_complete: bool = True,
+    succeeds: bool | None = None,
 ) -> ReturnCurve:
     """Judge the shape of one return curve against its own noise.
 
@@ -306,6 +319,7 @@ def judge_curve(
     :param lengths: episode lengths in environment steps; None if they are not known
     :param on_steps: whether the x-axis counts environment steps; otherwise, it counts episodes
     :param is_complete: whether the series covers the whole run; if not, ``learning`` is never ``"yes"``
+    :param succeeds: whether an episode ever ended in success; None if no success rate is logged
     """
     finite = _without_repeats(series.finite)
     n = len(finite)
@@ -317,17 +331,17 @@ def judge_curve(
     # Squares of the largest doubles overflow, and squares of the smallest are 0. No answer depends on the scale.
     unit = largest if largest > 1e150 or 0.0 < largest < 1e-150 else 1.0
     values_range = float(np.ptp(finite.values / unit))
-    has_few_values = averaged_over == 1 and np.unique(finite.values).size <= FEW_VALUES
+    has_few_values = False
     if averaged_over == 1 and n >= MIN_EPISODES_OF_BLOCKS and _are_medians_blind(finite.values):
+        has_few_values = np.unique(finite.values).size <= FEW_VALUES
         finite, averaged_over = _means_of_blocks(finite)
         n = len(finite)
-    else:
-        has_few_values = False
     values = finite.values / unit
     experience = _experience(finite, averaged_over, lengths, on_steps=on_steps)
     window = max(2, n // 10)
     spread = episode_spread(values, averaged_over, experience.episodes_between)
-    if MIN_POINTS_FOR_NO <= n < N_BLOCKS and is_monotone(values):
+    is_steady = MIN_POINTS_FOR_NO <= n < N_BLOCKS and is_monotone(values)
+    if is_steady:
         around_trend = spread_around_trend(values, averaged_over, experience.episodes_between)
         # Without any noise, a spread of 0 could not divide the gain.
         spread = min(spread, max(around_trend, 1e-3 * spread))
@@ -339,7 +353,7 @@ def judge_curve(
     of_late = 1.0 / experience.episodes_in(window, averaged_over)
     of_start = 1.0 / experience.episodes_in(n_first, averaged_over)
     error = spread * math.sqrt(math.pi / 2.0 * (of_start + of_late))
-    noise = _Noise(spread, block_wander(values), error, n)
+    noise = _Noise(spread, block_wander(values), error, n, is_steady)
     peak, peak_step = _peak(finite.steps.astype(np.float64), values, window)
     curve = ReturnCurve(
         series.name,
@@ -355,9 +369,12 @@ def judge_curve(
         lost=(peak - late) / (peak - start) if peak > start else 0.0,
         still_rising=is_still_rising(values, spread * experience.error_of_rise(n, window, averaged_over)),
     )
+    if _is_running_sum(finite.values, averaged_over, series.name):
+        reason = f"{series.name}: seems to be the sum of all returns so far, which rises with any policy"
+        return replace(curve, reasons=(reason,))
     # If all points are equal, the noise is 0, and the gain cannot be divided by it.
     if float(np.ptp(values)) == 0.0:
-        return _constant(curve, averaged_over, experience)
+        return _all_equal(curve, averaged_over, experience, _only_length(finite, lengths), succeeds)
     curve = replace(curve, gain=(late - start) / noise.spread)
     # The fall is judged before the rise: a curve that has lost half of its gain may still end clearly above its start.
     if noise.is_learning(start, peak) and curve.lost >= NOTED_FALL and peak - late >= noise.spread:
@@ -434,16 +451,29 @@ def _flat(curve: ReturnCurve) -> ReturnCurve:
     return replace(curve, state=CurveState.FLAT, reasons=(*curve.reasons, reason))
 
 
-def _constant(curve: ReturnCurve, averaged_over: int, experience: _Experience) -> ReturnCurve:
-    """Judge a curve whose points are all equal: the policy never varies, or the logger repeats a value."""
+def _all_equal(
+    curve: ReturnCurve, averaged_over: int, experience: _Experience, length: float | None, succeeds: bool | None
+) -> ReturnCurve:
+    """Judge a curve whose points are all equal: the policy never varies, or the logger repeats a value.
+
+    :param length: the length of all episodes; None if it varies or is not known
+    :param succeeds: whether an episode ever ended in success; None if it is not known
+    """
     reason = f"{curve.tag}: all {curve.n_points} points are {rounded(curve.late)}"
-    # A mean over the last hundred training episodes is never constant while episodes end.
-    if averaged_over >= ROLLOUT_WINDOW:
+    curve = replace(curve, gain=0.0, reasons=(reason,))
+    if length is not None and math.isclose(curve.late, length, rel_tol=1e-3):
+        # Each step earns 1, and the episodes always last to the time limit.
+        reason += ", the length of the episodes: the policy may have learned before the first point"
+        return replace(curve, state=CurveState.FLAT, reasons=(reason,))
+    # Each step costs 1, and no episode reaches a goal before the time limit.
+    is_failure = succeeds is False or (length is not None and math.isclose(-curve.late, length, rel_tol=1e-3))
+    # Otherwise, a mean over the last hundred training episodes is never constant while episodes end.
+    if averaged_over >= ROLLOUT_WINDOW and not is_failure:
         reason += ": no episode seems to end, or the logger repeats an old value"
-        return replace(curve, state=CurveState.UNCLEAR, gain=0.0, reasons=(reason,))
+        return replace(curve, state=CurveState.UNCLEAR, reasons=(reason,))
     if experience.is_enough_for_no(curve.n_points, averaged_over):
-        return _flat(replace(curve, gain=0.0, reasons=(reason,)))
-    return replace(curve, state=CurveState.TOO_SHORT, gain=0.0, reasons=(reason,))
+        return _flat(curve)
+    return replace(curve, state=CurveState.TOO_SHORT)
 
 
 def _gain_in_words(curve: ReturnCurve) -> str:
@@ -459,12 +489,15 @@ class _Noise(NamedTuple):
     :param spread: standard deviation of the returns of single episodes
     :param wander: standard deviation of the median of a block of points
     :param error: standard error of a difference between two levels, for independent points
+    :param n: number of points
+    :param is_steady: whether the curve is short and rises almost throughout, see ``MONOTONE``
     """
 
     spread: float
     wander: float
     error: float
     n: int
+    is_steady: bool = False
 
     def stands_out(self, change: float, times: float = WANDER) -> bool:
         """Return whether a change from one level of the curve to another is too large to be noise.
@@ -505,7 +538,7 @@ class _Noise(NamedTuple):
     def is_no_gain(self, start: float, level: float) -> bool:
         """Return whether the rise from ``start`` to ``level`` is too small to show that anything was learned."""
         gain = level - start
-        if gain >= NO_GAIN * self.spread:
+        if gain >= NO_GAIN * self.spread or self.is_steady:
             return False
         # In a short curve, the spread is too uncertain to call a rise small that exceeds the noise.
         is_small = self.n >= N_BLOCKS and gain < SMALL_PART * max(abs(start), abs(level))
@@ -570,10 +603,41 @@ def _has_hole(series: Series) -> bool:
     return longest > LONGEST_GAP * span and longest > 5.0 * float(np.median(pauses))
 
 
+def _only_length(series: Series, lengths: Series | None) -> float | None:
+    """Return the length of all episodes in the range of a curve; None if it varies or is not known."""
+    if lengths is None:
+        return None
+    known = lengths.finite
+    within = known.values[(known.steps >= series.steps[0]) & (known.steps <= series.steps[-1])]
+    if within.size < 2 or float(np.ptp(within)) > 1e-3 * abs(float(within[0])):
+        return None
+    return float(within[0])
+
+
+def _is_running_sum(values: FloatArray, averaged_over: int, name: str) -> bool:
+    """Return whether a curve is the sum of all returns so far.
+
+    Returns of single episodes never change in one direction only. A sum does, it begins at about one of its increments,
+    and the increments of a policy that does not learn stay the same.
+    """
+    if values.size < MIN_POINTS_OF_SUM or (averaged_over > 1 and not may_be_sum(name)):
+        return False
+    with np.errstate(over="ignore"):
+        increments = np.diff(values)
+    mean = float(np.mean(increments / values.size)) * values.size
+    if mean == 0.0 or not math.isfinite(mean) or (np.sign(mean) * increments < 0.0).any():
+        return False
+    first, second = (abs(float(half.mean())) for half in np.array_split(increments / abs(mean), 2))
+    begins_at_increment = abs(float(values[0])) <= 5.0 * abs(mean)
+    # An exact line is rather a score that somebody counts up, unless its name says that it is a sum.
+    varies = float(np.std(increments / abs(mean))) > 0.02 or may_be_sum(name)
+    return begins_at_increment and varies and max(first, second) <= 2.0 * min(first, second)
+
+
 def _are_medians_blind(values: FloatArray) -> bool:
     """Return whether medians hide most changes of the returns of single episodes, see ``FEW_VALUES``."""
     distinct, counts = np.unique(values, return_counts=True)
-    return 1 < distinct.size and (distinct.size <= FEW_VALUES or bool(counts.max() > values.size / 2))
+    return distinct.size > 1 and (distinct.size <= FEW_VALUES or bool(counts.max() > values.size / 2))
 
 
 def _means_of_blocks(series: Series) -> tuple[Series, int]:
@@ -669,6 +733,7 @@ def judge_learning(data: SeriesSet) -> Learning:
     names = data.names()
     length_tag = find_lengths(names)
     lengths = data[length_tag] if length_tag is not None else None
+    success = _success_rate(data)
     span = _span_of_run(data)
     curves = []
     for tag in _to_judge(find_returns(names), data):
@@ -681,7 +746,14 @@ def judge_learning(data: SeriesSet) -> Learning:
         averaged_over = tag.averaged_over
         if lengths is not None and averaged_over == ROLLOUT_WINDOW:
             series, averaged_over = of_new_episodes(series, lengths)
-        curve = judge_curve(series, averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete)
+        curve = judge_curve(
+            series,
+            averaged_over,
+            lengths=lengths,
+            on_steps=on_steps,
+            is_complete=is_complete,
+            succeeds=None if success is None else bool(success.values.any()),
+        )
         if averaged_over != tag.averaged_over:
             # The levels differ from the logged curve that the report shows, so the report needs an explanation.
             parts = "single episodes" if averaged_over == 1 else f"means of {averaged_over} episodes"
@@ -690,7 +762,7 @@ def judge_learning(data: SeriesSet) -> Learning:
         curves.append(curve)
     if not curves:
         return Learning("unknown", None, (), ("no return of episodes is logged",))
-    answer, speaks = _combined(curves)
+    answer, speaks = _combined(curves, data, lengths)
     reasons = [reason for curve in curves for reason in curve.reasons]
     for flat, other in permutations(curves, 2):
         if _began_too_late(flat, other):
@@ -698,16 +770,16 @@ def judge_learning(data: SeriesSet) -> Learning:
                 f"{flat.tag} begins only at step {flat.first_step:,}, at a level above the middle of the rise of "
                 f"{other.tag}"
             )
-    if answer == "yes" and lengths is not None and _ends_at_once(lengths):
+    doubt = _doubt_about_no(speaks, data, lengths, success) if answer == "no" else None
+    if doubt is not None:
         answer = "unknown"
-        late = rounded(lengths.finite.tail(0.1).median())
-        reasons.append(f"{lengths.name}: episodes now end after {late} steps, which alone may raise the return")
-    if answer == "yes" and lengths is not None and _merely_lasts(speaks, lengths):
+        reasons.append(doubt)
+    if answer == "yes" and success is not None and not success.values.any():
+        reasons.append(f"{success.name} stayed 0 throughout: the return may reward something else than success")
+    doubt = _doubt_about_yes(speaks, lengths) if answer == "yes" and lengths is not None else None
+    if doubt is not None:
         answer = "unknown"
-        reasons.append(
-            f"{lengths.name}: episodes last at least twice as long, but the return is still negative and has not "
-            "halved in size: the policy may only have learned to stand still"
-        )
+        reasons.append(doubt)
     return Learning(answer, speaks, tuple(curves), tuple(reasons))
 
 
@@ -754,16 +826,19 @@ def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
     return chosen
 
 
-def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
+def _combined(curves: Sequence[ReturnCurve], data: SeriesSet, lengths: Series | None) -> tuple[Answer, ReturnCurve]:
     """Combine the curves of a run, and return the curve that represents the run."""
+    for one, other in permutations(curves, 2):
+        if _learned_before(one, other, data):
+            return "yes", other
+        if _lags_behind(other, one, data, lengths):
+            return "no", one
     answers = {curve.learning for curve in curves}
     # If no curve decides, a fall takes precedence over a level, and many points over few.
     speaks = max(curves, key=lambda curve: (curve.state is CurveState.COLLAPSED, curve.n_points))
-    if {"yes", "no"} <= answers:
-        return "unknown", speaks
-    if "yes" in answers and speaks.state is not CurveState.COLLAPSED:
+    if "yes" in answers and "no" not in answers and speaks.state is not CurveState.COLLAPSED:
         return "yes", next(curve for curve in curves if curve.learning == "yes")
-    if "no" not in answers:
+    if "yes" in answers or "no" not in answers:
         return "unknown", speaks
     flat = next(curve for curve in curves if curve.learning == "no")
     others = [curve for curve in curves if curve.learning == "unknown"]
@@ -785,6 +860,94 @@ def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
     if flat.first_step is None or other.first_step is None or flat.first_step <= other.first_step:
         return False
     return other.late > other.start and flat.start > (other.start + other.late) / 2.0
+
+
+def _learned_before(flat: ReturnCurve, other: ReturnCurve, data: SeriesSet) -> bool:
+    """Return whether the policy had learned before the first point of a flat curve, and has kept what it learned.
+
+    The curve ``other`` of the same run shows the learning, most of it before ``flat`` begins. ``flat`` must not be
+    below the upper quarter of the rise of ``other``.
+    """
+    if flat.state is not CurveState.FLAT or other.learning != "yes":
+        return False
+    if flat.first_step is None or other.first_step is None or flat.first_step <= other.first_step:
+        return False
+    # Exploration that fades away raises a training return too, although the deterministic policy stays the same.
+    earlier = data[other.tag].finite.until(flat.first_step)
+    has_risen = len(earlier) > 0 and earlier.tail(0.25).median() > (other.start + other.late) / 2.0
+    return has_risen and min(flat.start, flat.late) >= other.late - (other.late - other.start) / 4.0
+
+
+def _lags_behind(mean: ReturnCurve, fallen: ReturnCurve, data: SeriesSet, lengths: Series | None) -> bool:
+    """Return whether the training return still shows learning only because it is a mean over many episodes.
+
+    The evaluation curve ``fallen`` lost its gain during the last ``ROLLOUT_WINDOW`` episodes.
+    """
+    is_fall = fallen.state is CurveState.COLLAPSED and fallen.learning == "no"
+    if not is_fall or mean.learning != "yes" or lengths is None:
+        return False
+    tag = return_tag(mean.tag)
+    if tag is None or tag.averaged_over < ROLLOUT_WINDOW or fallen.last_step is None:
+        return False
+    series = data[fallen.tag].finite
+    high = series.steps[series.values >= fallen.peak - LARGE_FALL * (fallen.peak - fallen.start)]
+    return fallen.last_step - int(high[-1]) <= ROLLOUT_WINDOW * lengths.tail(0.25).median()
+
+
+def _success_rate(data: SeriesSet) -> Series | None:
+    """Return the success rate that the run logged, of evaluations if possible; None without such a tag."""
+    for name in (EVAL_SUCCESS_RATE, OF_SB3["success_rate"]):
+        if len(data[name].finite) >= MIN_POINTS_FOR_NO:
+            return data[name].finite
+    return None
+
+
+def _doubt_about_yes(curve: ReturnCurve, lengths: Series) -> str | None:
+    """Return why a return may have risen although nothing was learned; None without such a reason."""
+    if _ends_at_once(lengths):
+        late = rounded(lengths.finite.tail(0.1).median())
+        return f"{lengths.name}: episodes now end after {late} steps, which alone may raise the return"
+    if _merely_lasts(curve, lengths):
+        return (
+            f"{lengths.name}: episodes last at least twice as long, but the return is still negative and has not "
+            "halved in size: the policy may only have learned to stand still"
+        )
+    return None
+
+
+def _doubt_about_no(curve: ReturnCurve, data: SeriesSet, lengths: Series | None, success: Series | None) -> str | None:
+    """Return why a run may have learned although its return does not show it; None without such a reason."""
+    if success is not None:
+        rate = judge_curve(success, ROLLOUT_WINDOW, lengths=lengths)
+        if rate.learning == "yes":
+            return (
+                f"{rate.tag} rises from {rounded(rate.start)} to {rounded(rate.late)}, although the return does not "
+                "show it"
+            )
+    if curve.state is CurveState.FLAT and _was_trained_before(curve, data, lengths):
+        return "Q has its final size from the first logged value on, which suggests a model that was already trained"
+    return None
+
+
+def _was_trained_before(curve: ReturnCurve, data: SeriesSet, lengths: Series | None) -> bool:
+    """Return whether Q has its final size from the first logged value on, as if a trained model was loaded.
+
+    A new critic begins near 0 and needs thousands of updates. Q must be worth at least ``TRAINED_STEPS`` rewards, since
+    a critic that does not change at all also has a constant Q.
+    """
+    names = data.names()
+    q_values, losses = find_q_values(names), find_actor_losses(names)
+    if lengths is None or curve.last_step is None or not (q_values or (losses and find_critic_losses(names))):
+        return False
+    # The loss of a deterministic actor is -Q.
+    series, sign = (data[q_values[0]].finite, 1.0) if q_values else (data[losses[0]].finite, -1.0)
+    if len(series) < MIN_POINTS_FOR_NO or int(series.steps[0]) > FIRST_Q * curve.last_step:
+        return False
+    reward = curve.late / lengths.median()
+    q = sign * series.values
+    final = float(np.median(q[-max(3, q.size // 3) :]))
+    is_large = reward != 0.0 and final / reward >= TRAINED_STEPS
+    return is_large and abs(float(q[0]) - final) <= 0.1 * abs(final)
 
 
 def on_environment_steps(data: SeriesSet) -> list[str]:

@@ -117,6 +117,11 @@ def return_tag(name: str) -> ReturnTag | None:
     return ReturnTag(name, source, rank, averaged_over)
 
 
+def may_be_sum(name: str) -> bool:
+    """Return whether a tag's name says that it may be the sum of all returns so far."""
+    return bool(set(words_of(name)) & (_SINCE_BEGIN_WORDS | _TOTAL_WORDS))
+
+
 def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:
     """Return the tags that hold returns, sorted by ``ReturnTag.rank``: the best evidence comes first.
 

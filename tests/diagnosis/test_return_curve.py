@@ -547,3 +547,110 @@ def test_learning_is_unknown_if_episode_lengths_continue_after_the_last_return()
     # A tag that counts updates does not show that the return breaks off.
     updates = Series("QValues/Q1", np.arange(40_000), np.zeros(40_000))
     assert judge_learning(SeriesSet.of([whole, lengths, updates])).answer == "yes"
+
+
+# ---- What other tags of the run show
+
+
+@pytest.mark.parametrize("name", ["total_reward", "cumulative_reward", "rollout/cumulative_reward", "episode_return"])
+@pytest.mark.parametrize("level", [50.0, -50.0])
+def test_learning_is_unknown_if_the_return_is_the_sum_of_all_returns_so_far(name: str, level: float) -> None:
+    for seed in SEEDS:
+        learning = judge_learning(SeriesSet.of([series(np.cumsum(level + noise(1_000, seed, 10.0)), name, every=200)]))
+        assert learning.answer == "unknown"
+        assert "the sum of all returns so far" in learning.reasons[0]
+
+
+def test_rising_returns_are_not_mistaken_for_a_sum() -> None:
+    for name in ("total_reward", "episode_return"):
+        assert judge_learning(SeriesSet.of([series(50.0 + 5.0 * rising(), name)])).answer == "yes"
+    smooth = 10.0 * (1.0 - np.exp(-np.linspace(0.0, 6.0, 200)))
+    assert judge_learning(SeriesSet.of([series(smooth, "total_reward")])).answer == "yes"
+
+
+def test_a_task_that_is_never_solved_is_a_failure_although_its_return_is_constant() -> None:
+    def answer(value: float, length: float, **others: float) -> str:
+        tags = {"rollout/ep_rew_mean": value, "rollout/ep_len_mean": length}
+        tags |= {f"rollout/{name}": other for name, other in others.items()}
+        return judge_learning(SeriesSet.of(series(np.full(600, v), name, 800) for name, v in tags.items())).answer
+
+    assert answer(-200.0, 200.0) == "no"
+    assert answer(0.0, 50.0, success_rate=0.0) == "no"
+    assert answer(31.31, 1_600.0) == "unknown"
+    assert answer(-200.0, 150.0) == "unknown"
+    # A pole that is always balanced to the end is no failure.
+    assert answer(500.0, 500.0) == "unknown"
+    short = [series(np.full(20, v), name, 400) for name, v in (("rollout/ep_rew_mean", -200.0), ("ep_len", 200.0))]
+    assert judge_learning(SeriesSet.of(short)).answer == "unknown"
+
+
+def test_learning_before_the_first_evaluation_counts() -> None:
+    trained = series(np.append(np.linspace(20.0, 500.0, 40), np.full(160, 500.0)) + noise(200, sigma=5.0), every=2_000)
+    evaluated = series(np.full(16, 500.0), "eval/mean_reward", every=20_000, first=5)
+    assert judge_learning(SeriesSet.of([trained, evaluated])).answer == "yes"
+    # The evaluation is as good before the training return rises, for example because less and less noise is added.
+    early = series(np.full(199, 500.0), "eval/mean_reward", every=2_000, first=2)
+    assert judge_learning(SeriesSet.of([trained, early])).answer == "unknown"
+    lower = series(np.full(16, 100.0), "eval/mean_reward", every=20_000, first=5)
+    assert judge_learning(SeriesSet.of([trained, lower])).answer == "unknown"
+
+
+def test_constant_evaluations_that_last_to_the_end_may_show_a_solved_task() -> None:
+    lengths = series(np.full(20, 500.0), "eval/mean_ep_length", every=20_000)
+    for level, expected in ((500.0, "unknown"), (-500.0, "no"), (0.0, "no")):
+        evaluated = series(np.full(20, level), "eval/mean_reward", every=20_000)
+        assert judge_learning(SeriesSet.of([evaluated, lengths])).answer == expected
+
+
+def test_a_success_rate_that_rises_contradicts_a_flat_return() -> None:
+    flat = series(noise(200) - 100.0)
+    rate = np.clip(
+        np.interp(np.arange(200), [0, 60, 120, 199], [0.0, 0.0, 0.9, 0.9]) + noise(200, sigma=0.02), 0.0, 1.0
+    )
+    learning = judge_learning(SeriesSet.of([flat, series(rate, "rollout/success_rate")]))
+    assert learning.answer == "unknown"
+    assert learning.reasons[-1].startswith("rollout/success_rate rises from 0")
+    never = series(np.full(200, 0.05) + noise(200, sigma=0.01), "rollout/success_rate")
+    assert judge_learning(SeriesSet.of([flat, never])).answer == "no"
+
+
+def test_a_rising_return_without_a_single_success_is_noted() -> None:
+    learning = judge_learning(SeriesSet.of([series(rising()), series(np.zeros(200), "rollout/success_rate")]))
+    assert learning.answer == "yes"
+    assert "rollout/success_rate stayed 0 throughout" in learning.reasons[-1]
+
+
+@pytest.mark.parametrize(
+    ("q", "expected"),
+    [
+        (np.full(195, 250.0), "unknown"),
+        # Q of a run from scratch grows to its final size.
+        (250.0 * (1.0 - np.exp(-np.linspace(0.1, 20.0, 195))), "no"),
+        # An untrained critic, for example with a learning rate of 0, and a critic that diverges.
+        (np.full(195, 0.05), "no"),
+        (np.geomspace(250.0, 1e6, 195), "no"),
+    ],
+)
+@pytest.mark.parametrize("tag", ["train/actor_loss", "train/q_policy"])
+def test_a_flat_return_is_no_failure_of_a_model_that_was_already_trained(
+    q: FloatArray, expected: str, tag: str
+) -> None:
+    values = 3_000.0 + noise(200, sigma=15.0)
+    run = [series(values), series(np.full(200, 1_000.0), "rollout/ep_len_mean")]
+    run += [series(-q if "loss" in tag else q, tag, first=6), series(np.ones(195), "train/critic_loss", first=6)]
+    learning = judge_learning(SeriesSet.of(run))
+    assert learning.answer == expected
+    assert ("already trained" in learning.reasons[-1]) is (expected == "unknown")
+
+
+def test_a_lagging_mean_does_not_override_evaluations_that_fell() -> None:
+    episodes = 3_000.0 * np.interp(np.arange(1_000), [0, 200, 400, 920, 930, 999], [0, 0, 1, 1, 0, 0])
+    mean = series(moving_mean(episodes + noise(1_000, sigma=150.0), 100, 4), every=4_000)
+    evaluated = series(episodes[19::20] + noise(50, 1, 60.0), "eval/mean_reward", every=20_000)
+    lengths = series(np.full(250, 1_000.0), "rollout/ep_len_mean", every=4_000)
+    learning = judge_learning(SeriesSet.of([mean, evaluated, lengths]))
+    assert [curve.learning for curve in learning.curves] == ["no", "yes"]
+    assert learning.answer == "no"
+    # With shorter episodes, the mean covers only episodes after the fall, so it contradicts the evaluations.
+    shorter = series(np.full(250, 100.0), "rollout/ep_len_mean", every=4_000)
+    assert judge_learning(SeriesSet.of([mean, evaluated, shorter])).answer == "unknown"
