@@ -330,7 +330,7 @@ def judge_curve(
     largest = float(np.abs(finite.values).max())
     # Squares of the largest doubles overflow, and squares of the smallest are 0. No answer depends on the scale.
     unit = largest if largest > 1e150 or 0.0 < largest < 1e-150 else 1.0
-    values_range = float(np.ptp(finite.values / unit))
+    best, values_range = float(finite.values.max()) / unit, float(np.ptp(finite.values / unit))
     has_few_values = False
     if averaged_over == 1 and n >= MIN_EPISODES_OF_BLOCKS and _are_medians_blind(finite.values):
         has_few_values = np.unique(finite.values).size <= FEW_VALUES
@@ -381,7 +381,12 @@ def judge_curve(
         return _fallen(curve, noise, experience, (start, late, peak), averaged_over)
     if noise.is_learning(start, late):
         return _risen(curve, finite, is_complete=is_complete)
-    return _not_risen(curve, noise, experience, (start, late, peak), averaged_over)
+    judged = _not_risen(curve, noise, experience, (start, late, peak), averaged_over)
+    if has_few_values and judged.learning == "no" and 0.0 < best <= late + values_range / RANGE_IN_SPREADS:
+        # The rise may have ended within the first block.
+        reason = f"nearly all episodes reach {rounded(best * unit)}, the best return that was seen"
+        judged = replace(judged, learning="unknown", reasons=(*judged.reasons, reason))
+    return judged
 
 
 def _fallen(

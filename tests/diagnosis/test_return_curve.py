@@ -185,7 +185,8 @@ def test_a_steady_rise_of_a_short_curve_is_not_mistaken_for_noise(n: int) -> Non
         (0.02, 0.6, "yes"),
         (0.02, 0.02, "no"),
         (0.5, 0.5, "no"),
-        (0.97, 0.97, "no"),
+        # The policy may have learned during the first episodes.
+        (0.97, 0.97, "unknown"),
         (0.9, 0.5, "no"),
     ],
 )
