@@ -108,7 +108,7 @@ NOTED_FALL = 0.3
 """If a curve has lost at least this fraction of the gain that it had at its peak, the answer to "is it learning?" is
 never "yes"."""
 
-TRAINED_STEPS = 10.0
+TRAINED_STEPS = 20.0
 FIRST_Q = 0.05
 """A flat return with a Q of its final size, worth at least ``TRAINED_STEPS`` rewards, comes from a model that was
 trained before, if the first Q was logged within this fraction of the run."""
