@@ -169,6 +169,12 @@ def _resume(arguments: list[str]) -> int:
         action="store_true",
         help="resume the run even if its event files or other logs are lost, truncated or not writable",
     )
+    parser.add_argument(
+        "--num-threads",
+        type=positive_int,
+        metavar="N",
+        help="number of PyTorch's threads on the CPU (default: as in the command that started the run)",
+    )
     parser.add_argument("--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
     settings = parser.parse_args(arguments)
 

@@ -110,6 +110,8 @@ class SnapshotCallback(BaseCallback):
     experiment: Mapping[str, Any] | None = None
     """Flags and hyperparameters of the run, as plain data. ``visual-td3 train`` sets this attribute, and ``visual-td3
     resume`` starts the run again with these values."""
+    resume_command: str | None = None
+    """Command that resumes the run; ``visual-td3 train`` sets this attribute."""
     must_resume: bool = False
     """Whether to raise an error if a resumed run has no snapshot. If False, training starts from the beginning."""
     without_logs: bool = False
@@ -340,9 +342,12 @@ class SnapshotCallback(BaseCallback):
         start = "from the beginning"
         if self._last_saved is not None:
             start = f"from step {self._last_saved:,}"
+        resumed = "When it is resumed, it"
+        if self.resume_command is not None:
+            resumed = f"'{self.resume_command}'"
         print(
             f"{signal_name}: the training ends at step {self.model.num_timesteps:,} with exit code "
-            f"{ExitCode.RESUMABLE}. When it is resumed, it continues {start}. Its snapshots are in {self._folder}",
+            f"{ExitCode.RESUMABLE}. {resumed} continues {start}. Its snapshots are in {self._folder}",
             file=sys.stderr,
             flush=True,
         )

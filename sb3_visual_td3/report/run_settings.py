@@ -175,6 +175,12 @@ def read_given_settings(path: Path) -> Layer:
     :raises ValueError: if the file is of another kind
     :raises OSError: if the file cannot be read
     """
+    # The flag of the same name of 'visual-td3 train' takes pairs.
+    if ":" in path.name and not path.exists():
+        raise ValueError(
+            f"--hyperparams {path}: there is no such file. Here the flag takes a file of names and values, such as "
+            "rl-zoo's config.yml"
+        )
     content = read_mapping(path)
     # Only a run.json has both keys.
     if "format_version" in content and "algo" in content:

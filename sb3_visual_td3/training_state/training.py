@@ -171,9 +171,10 @@ def set_training_state(
             f"the snapshot has n_threads={state['n_threads']!r}: expected an integer. Resume from another snapshot"
         )
     if state["n_threads"] != th.get_num_threads():
+        n_then, n_now = state["n_threads"], th.get_num_threads()
         messages.append(
-            f"torch used {state['n_threads']} threads and uses {th.get_num_threads()} now, so it rounds differently: "
-            f"to continue the run bit for bit, call th.set_num_threads({state['n_threads']}) or use --num-threads"
+            f"torch used {n_then} threads and uses {n_now} now, so it rounds differently: to continue the run bit for "
+            f"bit, call th.set_num_threads({n_then}), or add --num-threads {n_then} to 'visual-td3 resume'"
         )
     # The generators come last, because everything above may draw numbers.
     set_random_state(state["random"])

@@ -37,7 +37,7 @@ from sb3_visual_td3.callbacks.saving import BEST_MODEL
 from sb3_visual_td3.common.errors import check_output
 from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.runs.durable_files import write_atomically
-from sb3_visual_td3.zoo.flags import check_environment, import_packages
+from sb3_visual_td3.zoo.flags import check_device, check_environment, import_packages
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 from sb3_visual_td3.zoo.mistakes import answer
 from sb3_visual_td3.zoo.plugin import register
@@ -308,9 +308,10 @@ def run(settings: argparse.Namespace) -> int:
     try:
         if settings.output is not None:
             check_output("--output", settings.output)
+        check_device(settings.device)
         import_packages(settings.gym_packages)
         saved = _find_saved_run(settings)
-        check_environment(saved.env_id, settings.gym_packages)
+        check_environment(saved.env_id, settings.gym_packages, saved.gym_packages)
         has_maps, needs_server = _look_at(saved)
         if not has_maps and settings.maps is not None:
             raise ValueError(

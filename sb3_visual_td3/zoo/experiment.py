@@ -226,6 +226,31 @@ def check_algorithm(algo: Any) -> None:
         raise ValueError(f"the algorithm is {shown(algo)}: expected one of {', '.join(ALGOS)}")
 
 
+def packages_to_allow(experiment: Mapping[str, Any]) -> list[str]:
+    """Return the packages that a resumed run imports only if ``--allow`` names them.
+
+    :param experiment: a configuration as plain data
+    """
+    hyperparams = experiment["hyperparams"]
+    names = [*experiment["gym_packages"], *_class_names_in(list(map(hyperparams.get, EVALUATED)))]
+    for key in _NAMED:
+        names += [path for path, _ in _named_in(key, hyperparams.get(key))]
+    policy = hyperparams.get("policy")
+    if isinstance(policy, str) and "." in policy:
+        names.append(policy)
+    return sorted({str(name).partition(".")[0] for name in names} - {*ALLOWED_PACKAGES})
+
+
+def _class_names_in(value: Any) -> Iterator[Any]:
+    """Yield the name in each ``{"$class": ...}`` mapping of plain data."""
+    name = class_name_in(value)
+    if name is not None:
+        yield name
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _class_names_in(item)
+
+
 # ---- Python code as data
 
 
@@ -564,6 +589,8 @@ def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log:
         flag, value = _flag(name), experiment[name]
         if name == "tensorboard_log":
             value = tensorboard_log
+        if name == "n_timesteps" and value <= 0:
+            value = -1  # earlier versions accepted any of these numbers for "the number in the file"
         if isinstance(value, bool):
             if value:
                 arguments.append(flag)

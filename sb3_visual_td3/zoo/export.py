@@ -48,7 +48,7 @@ def run(settings: argparse.Namespace) -> int:
         check_output("--output", path)
         import_packages(settings.gym_packages)
         saved = _find(settings)
-        check_environment(saved.env_id, settings.gym_packages)
+        check_environment(saved.env_id, settings.gym_packages, saved.gym_packages)
         model = saved.load("cpu")
         actor = exportable_actor(model, _normalizer(saved))
         inputs = example_inputs(model, actor)

@@ -18,6 +18,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import io
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from sb3_visual_td3.common.errors import UsageError
+from sb3_visual_td3.common.input_files import shown
 
 ALGO = "visual_td3"
 """The name of our algorithm in rl-zoo."""
@@ -137,15 +139,25 @@ def _no_such_module(package: str) -> UsageError:
     )
 
 
-def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
+def check_environment(
+    env_id: str, packages: Sequence[str] = (), trained_with: Callable[[], Sequence[str]] = list
+) -> None:
     """Check that gymnasium knows an environment.
 
     :param env_id: id of the environment, such as ``LiteDriving-v0``
     :param packages: modules of ``--gym-packages``, which are imported already
+    :param trained_with: function that returns the modules that ``--gym-packages`` named when the run was trained
     :raises UsageError: if the environment is not registered
     """
     if env_id in gym.registry:
         return
+    missing = [package for package in trained_with() if package not in packages]
+    if missing:
+        named = shown(" ".join(missing))[1:-1]  # a stranger may have written the run's files
+        raise UsageError(
+            f"--env {env_id}: no environment of this name is registered. The run was trained with {PACKAGES_FLAG} "
+            f"{named}: add it, if you trust {'these modules' if len(missing) > 1 else 'this module'}"
+        )
     module, colon, name = env_id.partition(":")
     if colon:
         raise UsageError(
@@ -165,6 +177,19 @@ def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
     if not packages:
         text += f" If it is your own environment, name the module that registers it: {PACKAGES_FLAG} MODULE"
     raise UsageError(text)
+
+
+def _packages_of_the_run(parsed: argparse.Namespace, env_id: str) -> list[str]:
+    """Return the modules with which the run was trained that ``enjoy`` and similar commands load; empty if unknown."""
+    if not hasattr(parsed, "exp_id"):
+        return []
+    from sb3_visual_td3.zoo.saved_run import find_run
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return find_run(parsed.folder, parsed.algo, env_id, parsed.exp_id).gym_packages()
+    except (AssertionError, OSError, ValueError):  # the command reports a missing run itself
+        return []
 
 
 def _bare_name(env_id: str) -> str:
@@ -197,6 +222,45 @@ def check_seed(seed: int | None) -> None:
     """
     if seed is not None and seed > _LARGEST_SEED:
         raise UsageError(f"--seed {seed}: expected an integer <= {_LARGEST_SEED}, the largest seed that NumPy accepts")
+
+
+def check_device(device: str) -> None:
+    """Check that PyTorch knows a device.
+
+    :param device: value of ``--device``
+    :raises UsageError: if PyTorch does not know it
+    """
+    import torch as th
+
+    if device == "auto":
+        return
+    try:
+        th.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"--device {device}: expected auto, cpu, cuda, or another device of PyTorch") from error
+
+
+def check_training_flags(parsed: argparse.Namespace) -> None:
+    """Check flags of rl-zoo's ``train`` whose errors would not name the flag, or that would have no effect.
+
+    :param parsed: rl-zoo's parsed arguments
+    :raises UsageError: if a value is wrong, or a file does not exist
+    """
+    from sb3_visual_td3.zoo.plugin import find_config
+
+    # rl-zoo's default is -1. It would also take 0 and other negative numbers for "the number in the file".
+    if parsed.n_timesteps == 0 or parsed.n_timesteps < -1:
+        raise UsageError(
+            f"--n-timesteps {parsed.n_timesteps}: expected an integer >= 1, or -1 for the number in the hyperparameter "
+            "file"
+        )
+    if parsed.conf_file:
+        find_config(parsed.conf_file)
+    agent = parsed.trained_agent
+    if agent and not os.path.isfile(agent):
+        raise UsageError(f"--trained-agent {agent}: there is no such file")
+    if agent and not agent.endswith(".zip"):
+        raise UsageError(f"--trained-agent {agent}: expected the .zip file of a saved model")
 
 
 # ---- changes of rl-zoo's parsers, until they have parsed a command line
@@ -239,7 +303,7 @@ def command_line(
     :param arguments: flags of the subcommand
     :param makes_environments: True makes the command accept ``--gym-packages``, import these packages, and check the
         environment's id before it runs
-    :param trains: True makes the command accept the flags of :func:`all_choices`
+    :param trains: True makes the command accept the flags of :func:`all_choices`, and check the flags of a training
     :param overrides: values that replace those of the flags, by the names that the flags have in the namespace
     """
     parse: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
@@ -257,11 +321,15 @@ def command_line(
         parsed = parse(self, *args, **kwargs)
         changes.close()
         vars(parsed).update(overrides or {})
+        if trains:
+            check_training_flags(parsed)
         if makes_environments:
+            check_device(getattr(parsed, "device", "auto"))
             check_seed(getattr(parsed, "seed", None))
             import_packages(parsed.gym_packages)
             if hasattr(parsed, "env"):
-                check_environment(getattr(parsed.env, "gym_id", parsed.env), parsed.gym_packages)
+                env_id = getattr(parsed.env, "gym_id", parsed.env)
+                check_environment(env_id, parsed.gym_packages, lambda: _packages_of_the_run(parsed, env_id))
         return parsed
 
     own_argv, sys.argv = sys.argv, [program, *arguments]

@@ -37,6 +37,10 @@ _ZOO_KEYS = (
     "vec_env_wrapper",
 )
 """Keys of a block that are not arguments of the model: rl-zoo or our plug-in uses them."""
+DEFAULT_BLOCK = "default"
+"""Name of the block for environments without a block of their own."""
+_REQUIRED = {"n_timesteps": "the number of environment steps", "policy": "the name of a policy, such as CnnPolicy"}
+"""Keys that a block needs, and what to add for them."""
 _COUNTS = ("n_timesteps", "n_envs", "frame_stack")
 """Keys whose values rl-zoo uses as counts without a check. Only ``n_timesteps`` is converted with ``int``."""
 _CLASSES: Mapping[str, tuple[str, type, tuple[str, ...]]] = {
@@ -66,7 +70,7 @@ _NORMALIZE = tuple(inspect.signature(VecNormalize).parameters)[1:]
 _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 
 
-def check_file(path: str, env_id: str, is_atari: bool) -> None:
+def check_file(path: str, env_id: str, is_atari: bool) -> str | None:
     """Check that a YAML file of hyperparameters has a block of names and values for the environment.
 
     This function accepts a file without such a block, and rl-zoo refuses it later.
@@ -74,21 +78,23 @@ def check_file(path: str, env_id: str, is_atari: bool) -> None:
     :param path: path of the file
     :param env_id: id of the environment
     :param is_atari: whether the environment is one of Atari's games
+    :return: name of the block that rl-zoo uses; None without such a block
     :raises ValueError: if the file is not valid YAML, gives a key twice, or is not a mapping, or if the block is not a
         mapping of text to values
     :raises OSError: if the file cannot be read
     """
     blocks = load_mapping(read_text(path), path, loader=UniqueKeyLoader)
     # rl-zoo looks for the block in this order.
-    name = next((each for each in (env_id, "atari" if is_atari else "default") if each in blocks), None)
+    name = next((each for each in (env_id, "atari" if is_atari else DEFAULT_BLOCK) if each in blocks), None)
     if name is None:
-        return
+        return None
     if not isinstance(blocks[name], Mapping):
         kind = "nothing" if blocks[name] is None else type(blocks[name]).__name__
         raise ValueError(f"{path}, {name}: expected a mapping of hyperparameters to values, got {kind}")
     for key in blocks[name]:
         if not isinstance(key, str):
             raise ValueError(f"{path}, {name}: the key {key!r} is not text; expected the name of a hyperparameter")
+    return name
 
 
 def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> dict[str, int]:
@@ -260,15 +266,23 @@ def import_class(name: str, where: str) -> Any:
     return getattr(module, class_name)
 
 
-def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
-    """Check that every key is a hyperparameter of rl-zoo or of the model.
+def check_keys(keys: Iterable[str], algorithm: type, where: str, *, has_policy: bool = False) -> None:
+    """Check that every key is a hyperparameter of rl-zoo or of the model, and that no key is missing.
 
     :param keys: the keys of the block
     :param algorithm: class of the model
     :param where: name of the block in error messages
-    :raises ValueError: if a key is unknown
+    :param has_policy: True if the model exists already, so that the block needs no policy
+    :raises ValueError: if a key is unknown or missing
     """
+    keys = list(keys)
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
+    required = ["n_timesteps"]
+    if "policy" in parameters and not has_policy:
+        required.append("policy")
+    for key in required:
+        if key not in keys:
+            raise ValueError(f"{where}: {key} is missing; add {_REQUIRED[key]}")
     # An algorithm with **kwargs may accept any key.
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,10 +49,12 @@ from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.saving import with_atomic_files, with_retrying_monitor
-from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
+from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS, SnapshotCallback
+from sb3_visual_td3.common.errors import ExitCode, UsageError
 from sb3_visual_td3.preflight.doctor import quick_doctor
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.runs.manifest import RunEnd
+from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.training_state.plain_data import class_path, map_leaves
 from sb3_visual_td3.visual_td3.checks import check_normalizer, check_saved_by
 from sb3_visual_td3.visual_td3.policies import require_dict
@@ -60,10 +64,12 @@ from sb3_visual_td3.zoo.experiment import (
     EXPERIMENT,
     describe_experiment,
     keep_experiment,
+    packages_to_allow,
     with_classes,
 )
 from sb3_visual_td3.zoo.flags import ALGO, store_pairs
 from sb3_visual_td3.zoo.hyperparameters import (
+    DEFAULT_BLOCK,
     STOCK_VEC_ENVS,
     VEC_ENVS,
     check_classes,
@@ -236,7 +242,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self._new_folders: list[Path] = []
         self._end: tuple[RunEnd, str | None] = ("finished", None)
         self._requested_signals = _requested_signals(args)
-        config = _find_config(config) if config else default_config(algo, env_id)
+        self._has_own_config = bool(config)
+        config = find_config(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         # rl-zoo looks the type up in its own dict, which does not contain "ray"; the class is set below.
         stock_type = vec_env_type if vec_env_type in STOCK_VEC_ENVS else STOCK_VEC_ENVS[0]
@@ -268,8 +275,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         # rl-zoo takes ``--trial-id 0`` for "no trial" (``if self.trial_id``), so this method loads the trial.
         trial_id: int | None = self.__dict__.pop("trial_id")
         self.trial_id = None
+        block = None
         if str(self.config).endswith((".yml", ".yaml")):
-            check_file(self.config, self.env_name.gym_id, self.is_atari(self.env_name.gym_id))
+            block = check_file(self.config, self.env_name.gym_id, self.is_atari(self.env_name.gym_id))
         hyperparams, saved = super().read_hyperparameters()
         if trial_id is not None:
             from sb3_visual_td3.zoo.search import with_trial  # imports sqlalchemy, which a training run does not need
@@ -278,12 +286,15 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             saved = OrderedDict(sorted(hyperparams.items()))
             print(f"Hyperparameters of trial {trial_id}: {dict(saved)}")
         where = f"{self.config}, {self.env_name.gym_id}"
-        check_keys(saved, ALGOS[self.algo], where)
+        # The model of -i has its policy already.
+        check_keys(saved, ALGOS[self.algo], where, has_policy=self.continue_training)
         check_structure(saved, where)
         integers = check_numbers(saved, ALGOS[self.algo], where) | read_counts(saved, where)
         hyperparams.update(integers)
         saved.update(integers)
         check_classes(saved, where)
+        if block == DEFAULT_BLOCK != self.env_name.gym_id:
+            self._announce_default_block(int(saved["n_timesteps"]))
         if self._options.is_validation:
             self._begin_updates_early(hyperparams, saved)
         # Mappings and lists are copied. A callback in a Python file is not, because it may hold what cannot be copied.
@@ -292,6 +303,17 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             # After this, no text remains that rl-zoo would evaluate.
             hyperparams = with_classes(hyperparams, self._options.resumption.packages, "the hyperparameter")
         return hyperparams, saved
+
+    def _announce_default_block(self, n_in_block: int) -> None:
+        """Print that the hyperparameter file has no block for the environment, because the user may not expect it."""
+        n_timesteps = self.n_timesteps if self.n_timesteps > 0 else n_in_block
+        line = (
+            f"{self.config} has no block for {self.env_name.gym_id}, so its block {DEFAULT_BLOCK!r} is used, and the "
+            f"run has {n_timesteps:,} steps"
+        )
+        if not self._has_own_config:
+            line += ". '--conf-file FILE' uses a hyperparameter file of your own"
+        print(line, flush=True)
 
     def _begin_updates_early(self, hyperparams: dict[str, Any], saved: dict[str, Any]) -> None:
         """Lower ``learning_starts`` if the run is shorter than the file says and no flag sets ``learning_starts``."""
@@ -432,6 +454,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             callback.experiment, callback.without_logs = resumption.experiment, resumption.without_logs
         else:
             callback.experiment = describe_experiment(self.args, self._read_hyperparams)
+        command, packages = ["visual-td3", "resume", self.save_path], packages_to_allow(callback.experiment)
+        callback.resume_command = shlex.join(command + ["--allow", *packages] * bool(packages))
         # The command line overrides the hyperparameter file, and the file overrides the command's default.
         if self._requested_signals is not None:
             callback.signals = self._requested_signals
@@ -629,12 +653,32 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                     raise cause from None
                 if not isinstance(cause, KeyboardInterrupt):
                     self._record_end("crashed", _describe_crash(cause))
+                    self._add_to_traceback(error)
                     raise
             finally:
                 for callback in self.callbacks:
                     if isinstance(callback, SnapshotCallback):
                         callback.release()
         self._end = self._find_end(learner.error)
+
+    def _how_to_continue(self) -> str | None:
+        """Return the command that resumes the run, and from which step; None if the run has no snapshot."""
+        for callback in self.callbacks:
+            if isinstance(callback, SnapshotCallback):
+                snapshots = SnapshotStore(Path(self.save_path) / SNAPSHOTS).all()
+                if snapshots:
+                    return f"'{callback.resume_command}' continues from step {snapshots[-1].step:,}"
+        return None
+
+    def _add_to_traceback(self, error: BaseException) -> None:
+        """Make the traceback of an exception end with the command that resumes the run."""
+        how = self._how_to_continue()
+        if how is None or not self._result.has_started:
+            return
+        if sys.version_info >= (3, 11):
+            error.add_note(how)
+        else:
+            print(how, file=sys.stderr)
 
     def _find_end(self, error: BaseException | None) -> tuple[RunEnd, str | None]:
         if isinstance(error, KeyboardInterrupt):
@@ -672,6 +716,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
             self._record_end("crashed", f"the final files could not be saved: {error}")
             raise SaveError(self._describe_save_error(error)) from error
+        if end == "interrupted":
+            line = f"Ctrl-C: the training ended at step {model.num_timesteps:,} with exit code {ExitCode.INTERRUPTED}"
+            how = self._how_to_continue()
+            print(line if how is None else f"{line}. {how}", file=sys.stderr, flush=True)
 
     def _save_each(self, model: BaseAlgorithm) -> None:
         print(f"Saving to {self.save_path}")
@@ -747,13 +795,31 @@ def _describe_crash(error: BaseException) -> str:
     return text
 
 
-def _find_config(config: str) -> str:
-    """Return the path of a hyperparameter file, given as a path or as a name in this package."""
+def find_config(config: str) -> str:
+    """Return the path of a hyperparameter file, given as a path or as a name in this package.
+
+    :param config: value of ``--conf-file``, which may also be the name of a Python module
+    :raises UsageError: if there is no such file or module
+    """
     resource = CONFIGS.joinpath(config)
-    if os.path.basename(config) != config or os.path.exists(config) or not resource.is_file():
-        return config
-    with as_file(resource) as path:
-        return str(path)
+    if os.path.basename(config) == config and not os.path.exists(config) and resource.is_file():
+        with as_file(resource) as path:
+            return str(path)
+    is_file = config.endswith((".yml", ".yaml", ".py"))
+    if is_file and not os.path.exists(config):
+        raise UsageError(f"--conf-file {config}: there is no such file")
+    if not is_file and not _is_module(config):
+        raise UsageError(
+            f"--conf-file {config}: there is no such module; expected a file that ends in .yml, .yaml or .py"
+        )
+    return config
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # a part of the name is missing or is no package, or the name is a path
+        return False
 
 
 def default_config(algo: str, env_id: str) -> str | None:

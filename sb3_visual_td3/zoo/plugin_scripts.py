@@ -31,7 +31,8 @@ from typing import Any, cast
 
 import numpy as np
 import rl_zoo3
-from rl_zoo3.utils import ALGOS
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3.utils import ALGOS, get_latest_run_id
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -100,22 +101,29 @@ def create_env_to_watch(*args: Any, model_path: str | Path | None = None, **kwar
     return env
 
 
-def only_runs_with_uuid(error: ValueError, env_name: str, advice: str) -> str | None:
-    """Describe a folder that holds runs of an environment, but none that rl-zoo finds by its number.
+def no_numbered_run(runs: Path, exp_id: int, env_name: EnvironmentName, advice: str) -> str | None:
+    """Describe a log folder without a run of an environment that rl-zoo finds by its number.
 
-    :param error: what rl-zoo's ``get_model_path`` raised
+    :param runs: folder of all runs of an algorithm, such as ``logs/visual_td3``
+    :param exp_id: number of the run; 0 is the latest
     :param env_name: name of the environment in the names of folders
-    :param advice: what to do with the folders, which follow this text
-    :return: the message; None if the folder has no run with a UUID
+    :param advice: what to do with runs that have a UUID, which follow this text
+    :return: the message; None if the run exists, so that only its model is missing
     """
-    missing = Path(str(error).rpartition("path: ")[2])
-    # If no run has just a number, rl-zoo searches the folder of all runs.
-    searched = missing if missing.is_dir() else missing.parent
     pattern = re.compile(re.escape(env_name) + r"_\d+_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-    with_uuid = sorted(str(each) for each in searched.glob("*") if pattern.fullmatch(each.name) and each.is_dir())
-    if not with_uuid:
+    with_uuid = sorted(str(each) for each in runs.glob("*") if pattern.fullmatch(each.name) and each.is_dir())
+    if exp_id < 0 or (exp_id == 0 and get_latest_run_id(str(runs), env_name)):
         return None
-    return f"{searched} has no numbered run of {env_name}, only runs with a UUID: {advice} {' or '.join(with_uuid)}"
+    if exp_id > 0 and Path(runs, f"{env_name}_{exp_id}").is_dir():
+        return None
+    if with_uuid:
+        return f"{runs} has no numbered run of {env_name}, only runs with a UUID: {advice} {' or '.join(with_uuid)}"
+    if exp_id > 0:
+        return None  # rl-zoo's message names the folder
+    return (
+        f"there is no run of {env_name.gym_id} below {runs}: 'visual-td3 train --env {env_name.gym_id}' trains one, "
+        "and --folder names another folder"
+    )
 
 
 @contextmanager
@@ -131,13 +139,15 @@ def statistics_of_the_model(module: ModuleType) -> Iterator[None]:
     create: Callable[..., VecEnv] = module.create_test_env
     model_path: str | None = None
 
-    def get_model_path(*args: Any, **kwargs: Any) -> tuple[str, str, str]:
+    def get_model_path(
+        exp_id: int, folder: str, algo: str, env_name: EnvironmentName, *args: Any, **kwargs: Any
+    ) -> tuple[str, str, str]:
         nonlocal model_path
         try:
-            found = find(*args, **kwargs)
-        except ValueError as error:
-            env_name = str(args[3])
-            if text := only_runs_with_uuid(error, env_name, f"rename one of these folders to {env_name}_1:"):
+            found = find(exp_id, folder, algo, env_name, *args, **kwargs)
+        except (AssertionError, ValueError) as error:
+            advice = f"rename one of these folders to {env_name}_1:"
+            if text := no_numbered_run(Path(folder, algo), exp_id, env_name, advice):
                 raise ValueError(text) from error
             raise
         model_path = found[1]

@@ -72,6 +72,8 @@ def run(settings: argparse.Namespace) -> int:
         conf_file = Path(folder) / "hyperparams.yml"
         conf_file.write_text(yaml.safe_dump(hyperparameter_file(experiment)), encoding="utf-8")
         arguments = arguments_of(experiment, str(conf_file), settings.tensorboard_log)
+        if settings.num_threads is not None:
+            arguments.append(f"--num-threads={settings.num_threads}")  # the last of two flags counts
         if settings.end_on is not None:
             arguments += ["--end-on", *settings.end_on]
         resumption = Resumption(run_dir, experiment, tuple(settings.allow), settings.without_logs, begins_again)

@@ -19,14 +19,16 @@ from rl_zoo3.utils import ALGOS, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_visual_td3.callbacks.event_writer import EVENT_FOLDER
 from sb3_visual_td3.callbacks.saving import BEST_MODEL
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import PlainLoader
+from sb3_visual_td3.runs.manifest import FILE_NAME
 from sb3_visual_td3.visual_td3.checks import check_saved_by
 from sb3_visual_td3.zoo.flags import ALGO
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
-from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, create_env_to_watch, only_runs_with_uuid
+from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, create_env_to_watch, no_numbered_run
 
 MAX_ARGS_BYTES = 1_000_000
 
@@ -49,6 +51,11 @@ class SavedRun(NamedTuple):
         """Return the arguments of the training environments; the command line overrides the hyperparameter file."""
         saved = self._saved_args().get("env_kwargs") or {}
         return env_kwargs_of(self._hyperparams().get("env_kwargs"), saved)
+
+    def gym_packages(self) -> list[str]:
+        """Return the modules that ``--gym-packages`` named in training."""
+        packages = self._saved_args().get("gym_packages") or []
+        return [str(each) for each in packages] if isinstance(packages, list) else []
 
     def make_envs(self, n_envs: int, seed: int, env_kwargs: Mapping[str, Any]) -> VecEnv:
         """Make environments that are wrapped as in training, but without an idle limit and without reward scaling.
@@ -160,9 +167,11 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
     """
     try:
         _, model, run_dir = get_model_path(exp_id, folder, algo, EnvironmentName(env_id), **which)
-    except ValueError as error:
-        if text := only_runs_with_uuid(error, str(EnvironmentName(env_id)), "give RUN_DIR,"):
+    except (AssertionError, ValueError) as error:
+        if text := no_numbered_run(Path(folder, algo), exp_id, EnvironmentName(env_id), "give RUN_DIR,"):
             raise ValueError(text) from error
+        if isinstance(error, AssertionError):
+            raise
         missing = Path(str(error).rpartition("path: ")[2])
         if which.get("load_checkpoint") is not None or which.get("load_last_checkpoint"):
             raise ValueError(_without_checkpoint(missing)) from error
@@ -220,6 +229,12 @@ def read_run(run_dir: Path, **which: Any) -> SavedRun:
     :raises ValueError: if it is not a run's folder, or has no such model
     """
     found = sorted(run_dir.glob("*/args.yml"))
+    if not found and any((run_dir / name).exists() for name in (FILE_NAME, EVENT_FOLDER, SNAPSHOTS)):
+        raise ValueError(
+            f"{run_dir} is a run that 'visual-td3 train' did not start, so this command cannot make its environment. "
+            "In a script, load the model with VisualTD3.load; evaluate_policy of Stable-Baselines3 evaluates it, and "
+            "exportable_actor of sb3_visual_td3.visual_td3.export makes a torch module of it"
+        )
     if len(found) != 1:
         raise ValueError(
             f"{run_dir} is not the folder of one run: expected a folder such as logs/{ALGO}/LiteDriving-v0_1"

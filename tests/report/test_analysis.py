@@ -132,6 +132,12 @@ def test_known_flags_are_used_only_for_tags_that_were_not_logged() -> None:
     assert SeriesSet().flag(tags.ENCODER_IS_SHARED) is None
 
 
+def test_pairs_instead_of_a_file_of_hyperparameters_are_explained(report: Report, tmp_path: Path, capsys: Any) -> None:
+    write_events(shared_run(), tmp_path / "run")
+    assert report(tmp_path / "run", "--hyperparams", "gamma:0.9") == 2
+    assert "Here the flag takes a file of names and values" in capsys.readouterr().err
+
+
 def test_reports_say_whether_the_verdict_used_settings_besides_the_event_files(report: Report, tmp_path: Path) -> None:
     write_events(shared_run(), tmp_path / "run")
     (tmp_path / "mine.yml").write_text("encoder: shared\n")

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import sys
+import traceback
 
 import pytest
 import yaml
@@ -109,17 +111,36 @@ def test_an_early_end_is_recorded_and_the_resumed_run_reaches_the_same_end(
     run_dir = run_dir_in(tmp_path)
     run = run_json(run_dir)
     assert (run["end"], run["end_reason"], run["finished"]) == (end, reason, None)
+    printed = capsys.readouterr().err.splitlines()
+    if code:
+        how = f"'visual-td3 resume {run_dir} --allow tests' continues from step {45 if code == 75 else 40}"
+        assert printed[-1].startswith(f"{reason.removeprefix('by ')}: the training ende" if code == 130 else "SIG")
+        assert f"at step 45 with exit code {code}. {how}" in printed[-1]
+    else:
+        assert printed == []
     assert resume(run_dir) == 0
     at = 45 if code == 75 else 40
     assert f"resumed at step {at} of 60" in capsys.readouterr().out
     assert_is(whole, run_dir)
 
 
-def test_a_crash_is_recorded_and_the_resumed_run_reaches_the_same_end(whole, tmp_path):
+def test_ctrl_c_in_a_run_without_snapshots_names_no_command(tmp_path, capsys):
+    EndsAt.action, EndsAt.step = ending_callbacks.ctrl_c, 45
+    assert train(tmp_path, callback="tests.zoo.ending_callbacks.EndsAt") == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "Ctrl-C: the training ended at step 45 with exit code 130"
+
+
+def test_a_crash_is_recorded_and_the_resumed_run_reaches_the_same_end(whole, tmp_path, capsys):
     EndsAt.action, EndsAt.step = ending_callbacks.crash, 45
-    with pytest.raises(RuntimeError, match="the simulator is gone"):
+    with pytest.raises(RuntimeError, match="the simulator is gone") as crashed:
         train(tmp_path)
     run_dir = run_dir_in(tmp_path)
+    how = f"'visual-td3 resume {run_dir} --allow tests' continues from step 40"
+    if sys.version_info >= (3, 11):
+        assert "".join(traceback.format_exception(crashed.value)).splitlines()[-1] == how
+    else:
+        assert how in capsys.readouterr().err
     run = run_json(run_dir)
     assert (run["end"], run["end_reason"]) == ("crashed", "RuntimeError: the simulator is gone")
     assert run["finished"] is None

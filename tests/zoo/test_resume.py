@@ -18,6 +18,7 @@ from sb3_visual_td3.zoo.experiment import (
     check_experiment,
     describe_experiment,
     hyperparameter_file,
+    packages_to_allow,
 )
 from sb3_visual_td3.zoo.plugin import CONFIGS, register
 from tests.killed_runs import weights_in
@@ -188,6 +189,17 @@ def test_the_command_line_is_restored_from_the_experiment_description():
     assert hyperparameter_file(described) == {
         "LiteDriving-v0": {"train_freq": [4, "step"], "policy_kwargs": {"net_arch": [8]}}
     }
+
+
+def test_the_packages_that_a_resumed_run_needs_permission_for_are_found():
+    described = experiment(
+        policy="mine.Policy",
+        callback=["tests.A", {"sb3_visual_td3.callbacks.snapshot.SnapshotCallback": {"save_freq": 2}}, {"b.C": {}}],
+        env_wrapper="gymnasium.wrappers.ClipReward",
+        policy_kwargs={"features_extractor_class": {"$class": "nets.cnn.Big"}, "activation_fn": {"$class": "torch.X"}},
+    )
+    assert packages_to_allow(described) == ["b", "mine", "nets", "tests"]
+    assert packages_to_allow({**described, "hyperparams": {}, "gym_packages": ["envs.reach"]}) == ["envs"]
 
 
 def check(experiment, *packages):
