@@ -67,6 +67,8 @@ class Drive(NamedTuple):
 
 MANY_STEPS = 10_000
 """After this number of steps in one evaluation episode, a warning says how to limit the length of episodes."""
+MANY_STEPS_WITHOUT_LIMIT = 2_000
+"""The same in an environment without a known time limit. The doctor also rolls out this number of steps."""
 MAX_STEPS = 100_000
 """An evaluation episode that has not ended after this number of steps is cut off, and counts as it is."""
 
@@ -76,7 +78,8 @@ Result = TypeVar("Result", Episode, Drive)
 class _Tally(ABC, Generic[Result]):
     """Sum up what happens in the evaluation episode that an environment is playing."""
 
-    def __init__(self) -> None:
+    def __init__(self, many_steps: int = MANY_STEPS) -> None:
+        self._many_steps = many_steps
         self.clear()
 
     def clear(self) -> None:
@@ -93,11 +96,11 @@ class _Tally(ABC, Generic[Result]):
         self.reward += reward
         self.length += 1
         self.add(info, is_done)
-        if self.length == MANY_STEPS:
+        if self.length == self._many_steps:
             warnings.warn(
-                f"an evaluation episode has not ended after {MANY_STEPS:,} steps. If episodes of this environment may "
-                "never end, give max_episode_steps to gymnasium.make() or register(). An evaluation cuts episodes off "
-                f"after {MAX_STEPS:,} steps",
+                f"an evaluation episode has not ended after {self._many_steps:,} steps. If episodes of this "
+                "environment may never end, give max_episode_steps to gymnasium.make() or register(). An evaluation "
+                f"cuts episodes off after {MAX_STEPS:,} steps",
                 stacklevel=2,
             )
         if not is_done and self.length < MAX_STEPS:
@@ -279,15 +282,24 @@ def play_episodes(
     :return: results of the episodes, in the order of their seeds
     """
     episodes: list[Episode] = []
+    # Most environments end an episode after fewer steps, and the user should not wait long for the warning.
+    many_steps = MANY_STEPS if _time_limit_of(env) is not None else min(MANY_STEPS, MANY_STEPS_WITHOUT_LIMIT)
     with tqdm(total=n_episodes, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
         # When an episode ends, a VecEnv resets the environment without a seed. So each batch of episodes, one in each
         # environment, begins with an explicit reset.
         for n_done in range(0, n_episodes, env.num_envs):
             n_wanted = (np.arange(env.num_envs) < n_episodes - n_done).astype(int)
-            tallies = [_EpisodeTally() for _ in range(env.num_envs)]
+            tallies = [_EpisodeTally(many_steps) for _ in range(env.num_envs)]
             batch = _play(policy, env, seed + n_done, tallies, n_wanted, bar.update, render)
             episodes += [episode for done in batch for episode in done]
     return episodes
+
+
+def _time_limit_of(env: VecEnv) -> int | None:
+    """Return the time limit of an episode in steps; None if it is unknown, as in a worker process."""
+    envs = getattr(env.unwrapped, "envs", None)  # get_attr("spec") would end the worker if the spec has no pickle
+    spec = envs[0].spec if envs else None
+    return None if spec is None else spec.max_episode_steps
 
 
 def mean_of(drives: Sequence[Drive]) -> Drive:

@@ -1,5 +1,7 @@
 """Test PolicyEvalCallback, which adds held-out seeds and a random policy to the EvalCallback of SB3."""
 
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -498,3 +500,28 @@ def test_a_snapshot_with_the_callback_of_sb3_continues_with_ours(tmp_path):
     script(ours)
     assert ours.evaluations_timesteps[0] == 20
     assert ours.evaluations_timesteps[-1] == 60
+
+
+class EndsLate(PointEnv):
+    """Has an episode that is a little longer than the number of steps after which an evaluation warns."""
+
+    def step(self, action):
+        observation, reward, *_ = super().step(action)
+        return observation, reward, self.n_steps >= drives.MANY_STEPS_WITHOUT_LIMIT + 10, False, {}
+
+
+def test_the_warning_of_a_long_episode_comes_early_if_no_time_limit_is_known():
+    def play(make):
+        env = DummyVecEnv([make])
+        return play_episodes(random_policy(env, 0), env, 0, 1)
+
+    with pytest.warns(UserWarning, match=r"has not ended after 2,000 steps.*max_episode_steps") as warned:
+        play(EndsLate)
+    assert len(warned) == 1
+    gym.register("EndsLate-v0", EndsLate, max_episode_steps=3_000)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            play(lambda: gym.make("EndsLate-v0"))
+    finally:
+        del gym.registry["EndsLate-v0"]
