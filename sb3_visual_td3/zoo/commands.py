@@ -6,13 +6,14 @@ Large libraries are imported only when a command runs, so that ``visual-td3 --he
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pickle
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -81,13 +82,28 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
         if name == "plot-train" and not {"-h", "--help"} & set(given):
             defaults += _window_flag([*command.defaults, *given])
         # rl-zoo's parsers run within play(), so argparse must be changed before.
-        with command_line(name, [*defaults, *given], makes_environments=command.makes_environments):
+        with command_line(
+            name, [*defaults, *given], makes_environments=command.makes_environments, trained_with=_packages_of_the_run
+        ):
             if command.extra is not None:
                 need_extra(command.extra)
             command.play()
     except Exception as error:
         return answer(name, error)
     return 0
+
+
+def _packages_of_the_run(parsed: argparse.Namespace, env_id: str) -> list[str]:
+    """Return the modules with which the run was trained that ``enjoy`` and similar commands load; empty if unknown."""
+    if not hasattr(parsed, "exp_id"):  # benchmark loads the models of a folder
+        return []
+    from sb3_visual_td3.zoo.saved_run import find_run
+
+    try:
+        with redirect_stdout(io.StringIO()):
+            return find_run(parsed.folder, parsed.algo, env_id, parsed.exp_id).gym_packages()
+    except (AssertionError, OSError, ValueError):  # the command reports a missing run itself
+        return []
 
 
 def _enjoy() -> None:

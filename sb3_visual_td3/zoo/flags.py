@@ -18,12 +18,12 @@ import contextlib
 import difflib
 import functools
 import importlib
-import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -179,19 +179,6 @@ def check_environment(
     raise UsageError(text)
 
 
-def _packages_of_the_run(parsed: argparse.Namespace, env_id: str) -> list[str]:
-    """Return the modules with which the run was trained that ``enjoy`` and similar commands load; empty if unknown."""
-    if not hasattr(parsed, "exp_id"):
-        return []
-    from sb3_visual_td3.zoo.saved_run import find_run
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return find_run(parsed.folder, parsed.algo, env_id, parsed.exp_id).gym_packages()
-    except (AssertionError, OSError, ValueError):  # the command reports a missing run itself
-        return []
-
-
 def _bare_name(env_id: str) -> str:
     """Return an environment's id in lower case, without namespace and version."""
     return re.sub(r"-v\d+$", "", env_id.rsplit("/", maxsplit=1)[-1]).lower()
@@ -246,7 +233,7 @@ def check_training_flags(parsed: argparse.Namespace) -> None:
     :param parsed: rl-zoo's parsed arguments
     :raises UsageError: if a value is wrong, or a file does not exist
     """
-    from sb3_visual_td3.zoo.plugin import find_config
+    from sb3_visual_td3.zoo.hyperparameters import find_config
 
     # rl-zoo's default is -1. It would also take 0 and other negative numbers for "the number in the file".
     if parsed.n_timesteps == 0 or parsed.n_timesteps < -1:
@@ -292,6 +279,7 @@ def command_line(
     *,
     makes_environments: bool = False,
     trains: bool = False,
+    trained_with: Callable[[argparse.Namespace, str], Sequence[str]] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
     """Make rl_zoo3 read these arguments instead of the process's own ``sys.argv``.
@@ -304,6 +292,8 @@ def command_line(
     :param makes_environments: True makes the command accept ``--gym-packages``, import these packages, and check the
         environment's id before it runs
     :param trains: True makes the command accept the flags of :func:`all_choices`, and check the flags of a training
+    :param trained_with: function that takes the parsed arguments and the environment's id, and returns the modules that
+        ``--gym-packages`` named when the run was trained. It is called if the environment is not registered
     :param overrides: values that replace those of the flags, by the names that the flags have in the namespace
     """
     parse: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
@@ -329,7 +319,8 @@ def command_line(
             import_packages(parsed.gym_packages)
             if hasattr(parsed, "env"):
                 env_id = getattr(parsed.env, "gym_id", parsed.env)
-                check_environment(env_id, parsed.gym_packages, lambda: _packages_of_the_run(parsed, env_id))
+                packages = partial(trained_with, parsed, env_id) if trained_with is not None else list
+                check_environment(env_id, parsed.gym_packages, packages)
         return parsed
 
     own_argv, sys.argv = sys.argv, [program, *arguments]

@@ -10,17 +10,37 @@ import difflib
 import importlib
 import inspect
 import numbers
+import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from importlib.resources import as_file, files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
+from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.common.input_files import UniqueKeyLoader, load_mapping, python_literal, read_text, shown
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+
+def _find_configs() -> Traversable:
+    """Return the folder of our hyperparameter files; in a clone, it is beside the package."""
+    try:
+        return files("sb3_visual_td3.zoo_configs")
+    except ModuleNotFoundError:
+        return Path(__file__).parents[2] / "zoo_configs"
+
+
+CONFIGS = _find_configs()
+"""Our hyperparameter files, one for each algorithm."""
 
 _ZOO_KEYS = (
     "callback",
@@ -95,6 +115,33 @@ def check_file(path: str, env_id: str, is_atari: bool) -> str | None:
         if not isinstance(key, str):
             raise ValueError(f"{path}, {name}: the key {key!r} is not text; expected the name of a hyperparameter")
     return name
+
+
+def find_config(config: str) -> str:
+    """Return the path of a hyperparameter file, given as a path or as a name in this package.
+
+    :param config: value of ``--conf-file``, which may also be the name of a Python module
+    :raises UsageError: if there is no such file or module
+    """
+    resource = CONFIGS.joinpath(config)
+    if os.path.basename(config) == config and not os.path.exists(config) and resource.is_file():
+        with as_file(resource) as path:
+            return str(path)
+    is_file = config.endswith((".yml", ".yaml", ".py"))
+    if is_file and not os.path.exists(config):
+        raise UsageError(f"--conf-file {config}: there is no such file")
+    if not is_file and not _is_module(config):
+        raise UsageError(
+            f"--conf-file {config}: there is no such module; expected a file that ends in .yml, .yaml or .py"
+        )
+    return config
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # a part of the name is missing or is no package, or the name is a path
+        return False
 
 
 def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> dict[str, int]:

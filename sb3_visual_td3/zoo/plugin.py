@@ -19,10 +19,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import as_file, files
-from importlib.util import find_spec
+from importlib.resources import as_file
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import gymnasium as gym
 import yaml
@@ -50,7 +49,7 @@ from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.saving import with_atomic_files, with_retrying_monitor
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS, SnapshotCallback
-from sb3_visual_td3.common.errors import ExitCode, UsageError
+from sb3_visual_td3.common.errors import ExitCode
 from sb3_visual_td3.preflight.doctor import quick_doctor
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.runs.manifest import RunEnd
@@ -69,6 +68,7 @@ from sb3_visual_td3.zoo.experiment import (
 )
 from sb3_visual_td3.zoo.flags import ALGO, store_pairs
 from sb3_visual_td3.zoo.hyperparameters import (
+    CONFIGS,
     DEFAULT_BLOCK,
     STOCK_VEC_ENVS,
     VEC_ENVS,
@@ -78,6 +78,7 @@ from sb3_visual_td3.zoo.hyperparameters import (
     check_numbers,
     check_structure,
     env_kwargs_of,
+    find_config,
     read_counts,
     read_kwargs,
 )
@@ -91,20 +92,6 @@ from sb3_visual_td3.zoo.wrappers import (
     companion_files,
 )
 
-if TYPE_CHECKING:
-    from importlib.abc import Traversable
-
-
-def _find_configs() -> Traversable:
-    """Return the folder of our hyperparameter files; in a clone, it is beside the package."""
-    try:
-        return files("sb3_visual_td3.zoo_configs")
-    except ModuleNotFoundError:
-        return Path(__file__).parents[2] / "zoo_configs"
-
-
-CONFIGS = _find_configs()
-"""Our hyperparameter files, one for each algorithm."""
 # The defaults of rl-zoo's flags --eval-freq and --eval-episodes. rl-zoo does not show whether a flag was given. So if a
 # flag has its default value, the hyperparameter file decides.
 _ZOO_EVAL_FREQ = 25_000
@@ -793,33 +780,6 @@ def _describe_crash(error: BaseException) -> str:
     if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
         return f"a worker process of the environments has died ({text})"
     return text
-
-
-def find_config(config: str) -> str:
-    """Return the path of a hyperparameter file, given as a path or as a name in this package.
-
-    :param config: value of ``--conf-file``, which may also be the name of a Python module
-    :raises UsageError: if there is no such file or module
-    """
-    resource = CONFIGS.joinpath(config)
-    if os.path.basename(config) == config and not os.path.exists(config) and resource.is_file():
-        with as_file(resource) as path:
-            return str(path)
-    is_file = config.endswith((".yml", ".yaml", ".py"))
-    if is_file and not os.path.exists(config):
-        raise UsageError(f"--conf-file {config}: there is no such file")
-    if not is_file and not _is_module(config):
-        raise UsageError(
-            f"--conf-file {config}: there is no such module; expected a file that ends in .yml, .yaml or .py"
-        )
-    return config
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except (ImportError, ValueError):  # a part of the name is missing or is no package, or the name is a path
-        return False
 
 
 def default_config(algo: str, env_id: str) -> str | None:

@@ -12,12 +12,13 @@ import importlib.util
 import math
 import os
 import pickle
+import shlex
 import sys
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.flags import PACKAGES_FLAG
 from sb3_visual_td3.zoo.mistakes import SearchStoppedError
 from sb3_visual_td3.zoo.studies import (
     GRACE_S,
@@ -309,7 +311,10 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
         print("".join(f"    {name}: {value}\n" for name, value in best.params.items()), end="")
         return
     try:
-        block = best_block(manager.env_name.gym_id, manager._read_hyperparams, best.params)
+        hyperparams = dict(manager._read_hyperparams)
+        if manager.args.env_kwargs:
+            hyperparams["env_kwargs"] = manager.env_kwargs
+        block = best_block(manager.env_name.gym_id, hyperparams, best.params)
     except (ValueError, yaml.YAMLError) as error:
         reason = in_one_line(error)
         values = best.params
@@ -317,9 +322,28 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
             values = convert_visual_td3_params(values)
         print(f"The hyperparameter file of the best trial cannot be written: {reason}. Its values:\n    {values}")
         return
-    header = f"# trial {best.number} of the study {study.study_name}, {best.value} at {manager.n_timesteps} steps\n"
+    header = f"{header_of_best(study)}{best.value} at {manager.n_timesteps} steps\n"
     write_atomically(Path(f"{path}.yml"), header + block)
-    print(f"{header}{block}Train with it: visual-td3 train --env {manager.env_name.gym_id} --conf-file {path}.yml")
+    command = training_command(manager.env_name.gym_id, f"{path}.yml", manager.args.gym_packages)
+    print(f"{header}{block}Train with it: {command}")
+
+
+def header_of_best(study: optuna.Study) -> str:
+    """Return the beginning of the first line in the hyperparameter file of a study's best trial."""
+    return f"# trial {study.best_trial.number} of the study {study.study_name}, "
+
+
+def training_command(env_id: str, conf_file: str, packages: Sequence[str]) -> str:
+    """Return the command that trains with the hyperparameter file of a search.
+
+    :param env_id: id of the environment
+    :param conf_file: path of the hyperparameter file
+    :param packages: modules of ``--gym-packages``
+    """
+    words = ["visual-td3", "train", "--env", env_id, "--conf-file", conf_file]
+    if packages:
+        words += [PACKAGES_FLAG, *packages]
+    return shlex.join(words)
 
 
 def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
+import yaml
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -20,9 +21,10 @@ from sb3_visual_td3.common.errors import CODE_FAULTS, ExitCode, in_one_line, rep
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.vec_env.ray_session import run_tasks
-from sb3_visual_td3.zoo.flags import DEFAULT_ENV, check_env_flags
+from sb3_visual_td3.zoo.flags import DEFAULT_ENV, check_env_flags, packages_in
 from sb3_visual_td3.zoo.mistakes import answer, is_mistake
 from sb3_visual_td3.zoo.plugin import RunOptions, RunResult
+from sb3_visual_td3.zoo.search import header_of_best, training_command
 from sb3_visual_td3.zoo.studies import FAIL_REASON, JOURNAL, SEEDS, load_study, open_storage, open_study
 from sb3_visual_td3.zoo.train import train
 from sb3_visual_td3.zoo.trials import DIAGNOSIS, VERDICT
@@ -169,7 +171,7 @@ def _search(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
         complain(done.problem)
     if len(failed) == len(calls):
         return Sweep({}, max(done.code for done in failed))
-    return Sweep({}, write_search(storage, settings.study_name, folder))
+    return Sweep({}, write_search(storage, settings.study_name, folder, packages_in(flags)))
 
 
 def _quiet(flags: Sequence[str]) -> list[str]:
@@ -269,25 +271,47 @@ def _value_of(metrics: Mapping[str, Any]) -> float | None:
     return None
 
 
-def write_search(storage: str, study_name: str, folder: Path) -> int:
+def write_search(storage: str, study_name: str, folder: Path, packages: Sequence[str] = ()) -> int:
     """Write a table of all trials of a search, and print a summary.
 
     :param storage: result of :func:`storage_of`
     :param study_name: name of the study in it
-    :param folder: the folder to write ``STUDY.md`` to
+    :param folder: the log folder, to write ``STUDY.md`` to
+    :param packages: modules of ``--gym-packages``
     :return: the exit code: 1 if all finished trials are NO-GO, else 0
     """
     study = optuna.load_study(study_name=study_name, storage=open_storage(storage, must_exist=True))
     trials = study.get_trials(deepcopy=False)
     path = folder / f"{study_name}.md"
-    write_atomically(path, _table(study_name, trials))
+    best = _best_file(study, folder)
+    table = _table(study_name, trials)
+    if best is not None:
+        table += f"\nHyperparameter file of the best trial: `{best}`\n"
+    write_atomically(path, table)
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     no_go = [trial for trial in trials if trial.user_attrs.get(VERDICT) == Verdict.NO_GO.value]
     print(f"{len(trials)} trials: {len(complete)} complete, {len(no_go)} NO-GO")
     if complete:
         print(f"Best: trial {study.best_trial.number} with {study.best_value:.6g}")
+    if best is not None:
+        (env_id,) = yaml.safe_load(best.read_text(encoding="utf-8"))
+        print(f"Its hyperparameter file: {best}")
+        print(f"Train with it: {training_command(env_id, str(best), packages)}")
     print(f"Report: {path}", flush=True)
     return ExitCode.NO_GO if no_go and not complete else ExitCode.GO
+
+
+def _best_file(study: optuna.Study, folder: Path) -> Path | None:
+    """Return the hyperparameter file of the best trial; None if no worker has written one.
+
+    Each worker writes the file of the trial that is the best when the worker ends.
+    """
+    try:
+        header = header_of_best(study)
+    except ValueError:  # no trial is complete
+        return None
+    written = sorted(folder.glob("*/report_*.yml"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((path for path in written if path.read_text(encoding="utf-8").startswith(header)), None)
 
 
 def _table(study_name: str, trials: Sequence[FrozenTrial]) -> str:

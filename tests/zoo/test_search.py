@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+import yaml
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -99,10 +100,31 @@ def test_a_search_in_which_everything_fails_ends():
     assert states(study) == ["FAIL"] * search.MAX_FAILURES
 
 
+def manager_of(hyperparams, **args):
+    args = SimpleNamespace(**{"env_kwargs": None, "gym_packages": [], **args})
+    name = SimpleNamespace(gym_id="Env-v0")
+    return SimpleNamespace(
+        env_name=name, args=args, _read_hyperparams=hyperparams, env_kwargs=args.env_kwargs, n_timesteps=60
+    )
+
+
+def test_the_command_after_a_search_trains_the_same_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search, "convert_visual_td3_params", lambda params: params)
+    monkeypatch.setattr(search, "with_sampled", lambda hyperparams, params: {**hyperparams, **params})
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(optuna.trial.create_trial(value=1.5, params={"x": 2}, distributions={"x": IntDistribution(0, 9)}))
+    manager = manager_of({"env_kwargs": {"n": 1}}, env_kwargs={"n": 3}, gym_packages=["reach", "other"])
+    search._write_best(manager, study, tmp_path / "report", True)
+    file = tmp_path / "report.yml"
+    assert yaml.safe_load(file.read_text()) == {"Env-v0": {"env_kwargs": {"n": 3}, "x": 2}}
+    command = f"visual-td3 train --env Env-v0 --conf-file {file} --gym-packages reach other"
+    assert capsys.readouterr().out.splitlines()[-1] == f"Train with it: {command}"
+
+
 def test_a_best_trial_that_makes_no_hyperparameter_file_is_printed(tmp_path, capsys):
     study = optuna.create_study(direction="maximize")
     study.add_trial(optuna.trial.create_trial(value=1.5, params={"x": 2}, distributions={"x": IntDistribution(0, 9)}))
-    manager = SimpleNamespace(env_name=SimpleNamespace(gym_id="Env-v0"), _read_hyperparams={})
+    manager = manager_of({})
     search._write_best(manager, study, tmp_path / "report", True)
     assert "cannot be written: the trial has no value for" in (printed := capsys.readouterr().out)
     assert "{'x': 2}" in printed
@@ -115,7 +137,7 @@ def test_if_a_hyperparameter_file_cannot_be_written_the_converted_values_are_pri
     distributions = {name: CategoricalDistribution([value]) for name, value in drawn.items()}
     study.add_trial(optuna.trial.create_trial(value=1.5, params=drawn, distributions=distributions))
     hyperparams = {"policy_kwargs": "dict(net_arch=[32])"}
-    manager = SimpleNamespace(env_name=SimpleNamespace(gym_id="Env-v0"), _read_hyperparams=hyperparams)
+    manager = manager_of(hyperparams)
     search._write_best(manager, study, tmp_path / "report", True)
     assert "cannot be written" in (printed := capsys.readouterr().out)
     assert "'gamma': 0.97, 'batch_size': 32" in printed

@@ -213,6 +213,22 @@ def test_the_table_of_a_search_has_the_best_trial_first_and_the_causes(tmp_path,
     assert "3 trials: 2 complete, 1 NO-GO" in capsys.readouterr().out
 
 
+def test_the_hyperparameter_file_of_the_best_trial_is_named_with_the_command(tmp_path, capsys):
+    storage = str(tmp_path / "sweep.log")
+    study = optuna.create_study(storage=open_storage(storage), study_name="mine", direction="maximize")
+    for value in (1.0, 3.0):
+        study.tell(study.ask(), value)
+    (tmp_path / "visual_td3").mkdir()
+    for name, trial in (("report_a", 0), ("report_b", 1), ("report_c", 11)):
+        text = f"# trial {trial} of the study mine, 3.0 at 60 steps\nReach-v0:\n  gamma: 0.9\n"
+        (tmp_path / "visual_td3" / f"{name}.yml").write_text(text)
+    assert write_search(storage, "mine", tmp_path, ["reach"]) == 0
+    best = tmp_path / "visual_td3" / "report_b.yml"
+    assert (tmp_path / "mine.md").read_text().endswith(f"\nHyperparameter file of the best trial: `{best}`\n")
+    expected = f"Train with it: visual-td3 train --env Reach-v0 --conf-file {best} --gym-packages reach"
+    assert expected in capsys.readouterr().out.splitlines()
+
+
 def test_a_search_whose_trials_are_all_no_go_is_no_go(tmp_path):
     storage = str(tmp_path / "sweep.log")
     study = optuna.create_study(storage=open_storage(storage), study_name="mine", direction="maximize")

@@ -6,8 +6,7 @@ from sb3_visual_td3.cli import main
 from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.experiment import arguments_of
-from sb3_visual_td3.zoo.hyperparameters import check_keys
-from sb3_visual_td3.zoo.plugin import CONFIGS, find_config
+from sb3_visual_td3.zoo.hyperparameters import CONFIGS, check_keys, find_config
 from tests.zoo.test_resume import experiment
 
 
