@@ -30,7 +30,6 @@ from typing import Any, NoReturn
 import gymnasium as gym
 
 from sb3_visual_td3.common.errors import UsageError
-from sb3_visual_td3.common.input_files import shown
 
 ALGO = "visual_td3"
 """The name of our algorithm in rl-zoo."""
@@ -153,6 +152,8 @@ def check_environment(
         return
     missing = [package for package in trained_with() if package not in packages]
     if missing:
+        from sb3_visual_td3.common.input_files import shown  # imports yaml, which --help does not need
+
         named = shown(" ".join(missing))[1:-1]  # a stranger may have written the run's files
         raise UsageError(
             f"--env {env_id}: no environment of this name is registered. The run was trained with {PACKAGES_FLAG} "
@@ -311,7 +312,7 @@ def command_line(
         parsed = parse(self, *args, **kwargs)
         changes.close()
         vars(parsed).update(overrides or {})
-        if trains:
+        if trains and hasattr(parsed, "trained_agent"):
             check_training_flags(parsed)
         if makes_environments:
             check_device(getattr(parsed, "device", "auto"))

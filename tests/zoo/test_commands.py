@@ -329,7 +329,7 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
         (["enjoy", "--algo", "visual_td4"], "argument --algo: invalid choice: 'visual_td4'"),
         (["enjoy", "--env", "Pendulum-v1"], "there is no run of Pendulum-v1 below logs/visual_td3"),
         (["record-video", "-f", "nowhere"], "there is no run of LiteDriving-v0 below nowhere/visual_td3"),
-        (["record-training", "-f", "nowhere"], "there is no run of LiteDriving-v0 below nowhere/visual_td3"),
+        (["record-training", "-f", "nowhere"], "The nowhere/visual_td3 folder was not found"),
         (["push-to-hub", "-f", "nowhere", "-orga", "me"], "there is no run of LiteDriving-v0 below nowhere/visual_td3"),
         (["push-to-hub"], "-orga"),
         (["benchmark", "--no-hub", "--log-dir", "nowhere"], "nowhere"),
