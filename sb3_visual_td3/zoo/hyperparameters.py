@@ -324,23 +324,21 @@ def check_keys(keys: Iterable[str], algorithm: type, where: str, *, has_policy: 
     """
     keys = list(keys)
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
-    required = ["n_timesteps"]
-    if "policy" in parameters and not has_policy:
-        required.append("policy")
-    for key in required:
-        if key not in keys:
-            raise ValueError(f"{where}: {key} is missing; add {_REQUIRED[key]}")
-    # An algorithm with **kwargs may accept any key.
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
     known = {*_ZOO_KEYS, *parameters} - _SET_BY_FLAGS
-    for key in keys:
+    # An algorithm with **kwargs may accept any key.
+    accepts_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    for key in [] if accepts_all else keys:
         if key in _SET_BY_FLAGS:
             raise ValueError(f"{where}: {key!r} is set by a flag of the command, not here; --help shows the flags")
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             meant = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(known))}"
             raise ValueError(f"{where}: there is no hyperparameter {key!r}; {meant}")
+    # This comes after the unknown keys, because a missing key may only be misspelt.
+    required = ["n_timesteps", *(["policy"] if "policy" in parameters and not has_policy else [])]
+    for key in required:
+        if key not in keys:
+            raise ValueError(f"{where}: {key} is missing; add {_REQUIRED[key]}")
 
 
 def read_counts(block: Mapping[str, Any], where: str) -> dict[str, int]:

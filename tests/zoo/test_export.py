@@ -115,7 +115,7 @@ def test_scales_of_vecnormalize_are_in_the_file(tmp_path):
     [
         (["-o", "policy.zip"], "expected a name that ends in .onnx or .pt"),
         (["-o", "nowhere/policy.pt"], "there is no folder"),
-        (["-f", "nowhere"], "The nowhere/visual_td3 folder was not found"),
+        (["-f", "nowhere"], "there is no run of LiteDriving-v0 below nowhere/visual_td3"),
     ],
 )
 def test_a_usage_error_gives_exit_code_2_and_one_line_of_explanation(flags, words, capsys, tmp_path, monkeypatch):

@@ -166,7 +166,9 @@ def test_a_usage_error_gives_a_one_line_message(arguments, words, capsys, tmp_pa
 
 def schedules_of(tmp_path, algo, hyperparams):
     """Return hyperparameters of a file after rl-zoo has converted the schedules."""
-    (tmp_path / "conf.yml").write_text(yaml.safe_dump({"LiteDriving-v0": {"policy": "CnnPolicy", **hyperparams}}))
+    (tmp_path / "conf.yml").write_text(
+        yaml.safe_dump({"LiteDriving-v0": {"policy": "CnnPolicy", "n_timesteps": 9, **hyperparams}})
+    )
     args = SimpleNamespace(tensorboard_log="")
     manager = VisualExperimentManager(args, algo, "LiteDriving-v0", str(tmp_path), config=str(tmp_path / "conf.yml"))
     return manager._preprocess_schedules(manager.read_hyperparameters()[0])

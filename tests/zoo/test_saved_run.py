@@ -95,7 +95,7 @@ def test_runs_with_a_uuid_are_named_if_no_run_has_just_a_number(tmp_path, which)
 
 def test_runs_of_another_environment_are_not_named_as_runs_with_a_uuid(tmp_path):
     (tmp_path / "td3" / "Env_Other-v0_1").mkdir(parents=True)
-    with pytest.raises(ValueError, match="has the run finished") as error:
+    with pytest.raises(ValueError, match="there is no run of Env below") as error:
         find_run(str(tmp_path), "td3", "Env")
     assert "UUID" not in str(error.value)
 

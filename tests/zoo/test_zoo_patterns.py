@@ -317,7 +317,7 @@ def test_every_command_that_makes_an_environment_takes_gym_packages(command, lef
     assert visual_td3([*command, *name]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "--env ZooPattern-v0: no environment of this name is registered" in line
-    assert "--gym-packages MODULE" in line
+    assert ("--gym-packages MODULE" if command[0] == "benchmark" else "--gym-packages zoo_pattern_env: add it") in line
     assert visual_td3([*command, *name, "--gym-packages", "zoo_pattern_env"]) == 0
     assert all(list(Path().glob(pattern)) for pattern in left)
 
@@ -327,7 +327,7 @@ def test_every_command_that_makes_an_environment_takes_gym_packages(command, lef
     [
         (["evaluate", "--maps", "train"], "ZooPattern-v0 has no maps"),
         (["push-to-hub", "-orga", "me", "--no-render"], "hub cannot be reached"),
-        (["validate", "-conf", "nowhere.yml"], "nowhere.yml"),
+        (["validate", "-conf", "seed_debug.yml"], "not found for visual_td3-ZooPattern-v0 in"),
         pytest.param(
             ["sweep", "--seeds", "1", "--num-cpus", "10000"], "each run needs 10000 CPU", marks=pytest.mark.ray
         ),
