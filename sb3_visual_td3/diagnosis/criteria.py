@@ -22,8 +22,8 @@ from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
 from sb3_visual_td3.diagnosis.checks import CHECKS, Measurement
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
 from sb3_visual_td3.diagnosis.series import SeriesSet, not_finite_from
-from sb3_visual_td3.diagnosis.two_questions import too_early
-from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
+from sb3_visual_td3.diagnosis.two_questions import in_or_after_warm_up, too_early
+from sb3_visual_td3.diagnosis.verdict import ABOUT_LEARNING, CriterionResult, Status
 
 FORMAT_VERSION = 1
 _BUILT_IN = "criteria.yml"
@@ -317,6 +317,9 @@ class _Run:
         """Return, as text, why a failure of the criterion does not count yet; None if it counts."""
         if criterion.kind in _JUDGE_EARLY or criterion.is_named_by_user:
             return None
+        warm_up = in_or_after_warm_up(data)
+        if criterion.id in ABOUT_LEARNING and self.why_too_early is None and warm_up is not None:
+            return warm_up
         n_points = len(data[criterion.tags[0]].finite)
         if self.why_too_early is None and criterion.kind == "last_above_baselines" and n_points < MIN_EVALUATIONS:
             return f"too early to say: {n_points} of {MIN_EVALUATIONS} evaluations"

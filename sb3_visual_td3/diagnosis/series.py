@@ -154,11 +154,16 @@ class SeriesSet:
     :param known_flags: 0/1 tags from other files such as run.json; used only for tags that the run did not log
     :param counts_environment_steps: whether the x-axis counts environment steps, if the run's files state its unit;
         None if only the names of the tags show the unit
+    :param planned_steps: length of the run in environment steps according to its settings; None if unknown
+    :param learning_starts: number of environment steps before the first update according to the settings; None if
+        unknown
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
     known_flags: Mapping[str, bool] = field(default_factory=dict)
     counts_environment_steps: bool | None = None
+    planned_steps: float | None = None
+    learning_starts: float | None = None
     _results: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod

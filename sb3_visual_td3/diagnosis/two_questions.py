@@ -21,7 +21,7 @@ from sb3_visual_td3.diagnosis.return_curve import (
 )
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, not_finite_from, once_per_run
-from sb3_visual_td3.diagnosis.tag_search import find_returns, return_tag
+from sb3_visual_td3.diagnosis.tag_search import find_actor_losses, find_critic_losses, find_returns, return_tag
 from sb3_visual_td3.diagnosis.verdict import Verdict
 
 EvidenceLevel = Literal["full", "standard", "thin"]
@@ -33,6 +33,8 @@ EARLY_STEPS = 2_000
 EARLY_UPDATES = 500
 """An off-policy run of fewer than 10,000 environment steps is too short for a verdict if it made fewer updates than
 this."""
+LATE_UPDATES = 0.5
+"""The updates begin late if at least this fraction of the run lies before the first one. Up to a tenth is usual."""
 
 
 class Answers(NamedTuple):
@@ -64,7 +66,7 @@ def ask(data: SeriesSet) -> Answers:
     kind = recognise(data.names())
     comparison = compare_with_baselines(data)
     learning = _combined(judge_learning(data), comparison, environment_steps(data))
-    learning = _while_finite(learning, data)
+    learning = _after_warm_up(_while_finite(learning, data), data)
     return Answers(kind, judge_stability(data, kind, learning.answer), learning, comparison)
 
 
@@ -135,6 +137,47 @@ def too_early(data: SeriesSet) -> str | None:
         if n_updates < EARLY_UPDATES:
             return f"too early to say: {n_updates:,} updates, and a verdict needs {EARLY_UPDATES:,}"
     return None
+
+
+@once_per_run
+def in_or_after_warm_up(data: SeriesSet) -> str | None:
+    """Return why a run has hardly been trained yet, although it has many steps; None if it has, or if that is unknown.
+
+    A warm-up of 10,000 steps is nothing unusual in a run of a million steps. If such a run is judged at its step
+    10,500, random actions have made nearly all of its returns, so they do not show that it fails to learn. The answer
+    needs the planned length of the run, because a warm-up that takes most of this length is a mistake.
+
+    :param data: the series of the run
+    """
+    steps, planned = environment_steps(data), data.planned_steps
+    if steps is None or planned is None or steps >= planned:
+        return None
+    kind = recognise(data.names())
+    if kind.family is Family.ON_POLICY:
+        return None
+    losses = [data[name].finite for name in (*find_critic_losses(data.names()), *find_actor_losses(data.names()))]
+    first_losses = [int(series.steps[0]) for series in losses if len(series)]
+    first_update = min(first_losses, default=data.learning_starts)
+    if first_update is None or first_update >= LATE_UPDATES * planned:
+        return None
+    # A run that continues from a checkpoint keeps its step count and needs no second warm-up.
+    begin = min((int(data[name].steps[0]) for name in on_environment_steps(data)), default=0) if first_losses else 0
+    needed = min(first_update - begin, MIN_STEPS_FOR_NO)
+    trained = steps - first_update
+    if trained >= needed:
+        return None
+    if trained <= 0:
+        return f"the run is in its warm-up of {first_update:,.0f} steps, in which nothing is learned"
+    return (
+        f"too early to say no: {trained:,.0f} steps since the first update, after a warm-up of {first_update:,.0f}; "
+        f"a no needs {needed:,.0f}"
+    )
+
+
+def _after_warm_up(learning: Learning, data: SeriesSet) -> Learning:
+    """Turn a no into unknown if the warm-up has only just ended."""
+    why = in_or_after_warm_up(data) if learning.answer == "no" else None
+    return learning if why is None else replace(learning, answer="unknown", reasons=(why, *learning.reasons))
 
 
 def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | None) -> Learning:

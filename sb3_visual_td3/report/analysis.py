@@ -21,7 +21,12 @@ from sb3_visual_td3.diagnosis.two_questions import Answers, EvidenceLevel, ask, 
 from sb3_visual_td3.diagnosis.verdict import EVIDENCE, CriterionResult, Status, Verdict, answer_of, decide
 from sb3_visual_td3.report.document import Section
 from sb3_visual_td3.report.event_reader import RunData
-from sb3_visual_td3.report.hyperparam_comparison import ComparedParameter, compare_hyperparams, contradictions
+from sb3_visual_td3.report.hyperparam_comparison import (
+    ComparedParameter,
+    as_number,
+    compare_hyperparams,
+    contradictions,
+)
 from sb3_visual_td3.report.over_time import VerdictOverTime
 from sb3_visual_td3.report.recommendation import Recommendation, recommend
 from sb3_visual_td3.report.run_settings import RunSettings
@@ -313,7 +318,7 @@ def analyse(
     :param data: content of the run's event files
     :param criteria: the criteria that ``load_criteria`` returned
     :param name: name of the run in the report
-    :param manifest: content of run.json, which does not change the verdict
+    :param manifest: content of run.json; only its settings, which ``settings`` also has, can change the verdict
     :param notes: remarks on the files of the run
     :param settings: settings of the run, which may state properties that the event file does not show
     :param require_evidence: evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``; with less, a GO
@@ -322,7 +327,8 @@ def analyse(
     :param over_time: verdicts on the run's earlier parts
     """
     settings = settings or RunSettings()
-    series = data.series
+    series = _with_plan(data.series, settings)
+    data = replace(data, series=series)
     stated, against = stated_properties(settings, series)
     known = _with_flags(series, stated)
     results, diagnoses = judge(criteria, known), diagnose(known)
@@ -362,9 +368,20 @@ def verdict_on(
     :param settings: settings of the run
     :param require_evidence: see :func:`analyse`
     """
+    series = _with_plan(series, settings)
     stated, _ = stated_properties(settings, series)
     results = judge(criteria, _with_flags(series, stated))
     return decide(_with_evidence(results, series, require_evidence))
+
+
+def _with_plan(series: SeriesSet, settings: RunSettings) -> SeriesSet:
+    """Return the series together with the planned length of the run and of its warm-up, from the settings."""
+    planned, starts = as_number(settings.value("n_timesteps")), as_number(settings.value("learning_starts"))
+    return replace(
+        series,
+        planned_steps=None if planned is None else planned[0],
+        learning_starts=None if starts is None else starts[0],
+    )
 
 
 def _with_flags(series: SeriesSet, stated: Sequence[StatedProperty]) -> SeriesSet:

@@ -16,7 +16,7 @@ from sb3_visual_td3.diagnosis.return_curve import MIN_POINTS, CurveState, Return
 from sb3_visual_td3.diagnosis.rules import learned_then_fell
 from sb3_visual_td3.diagnosis.run_kind import Family
 from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES, find_returns, is_standard, return_tag
-from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS, uncounted_steps
+from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS, in_or_after_warm_up, uncounted_steps
 from sb3_visual_td3.diagnosis.verdict import EVIDENCE, LEARNING, STABLE_IN_OWN_SCALE, CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
@@ -121,6 +121,8 @@ def curve_unit(analysis: Analysis, curve: ReturnCurve) -> str:
 def _fall(analysis: Analysis) -> str:
     curve = analysis.curve
     if curve is None or curve.state is not CurveState.COLLAPSED or curve.peak_step is None:
+        return ""
+    if in_or_after_warm_up(analysis.series) is not None:
         return ""
     kept = ""
     if _is_of_sb3(analysis):
@@ -264,7 +266,7 @@ class _Advice:
     def what_is_missing(self) -> NextStep:
         """Return advice on how to log the missing evidence, for this kind of run and its environment."""
         analysis = self.analysis
-        if analysis.early is not None:
+        if analysis.early is not None or in_or_after_warm_up(analysis.series) is not None:
             return self._longer_run()
         unknown = analysis.blocking(Status.UNKNOWN)
         ids = {r.id for r in unknown}

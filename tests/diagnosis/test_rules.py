@@ -24,6 +24,7 @@ from sb3_visual_td3.diagnosis.rules import (
     short_warmup,
 )
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.two_questions import ask
 
 
 def points(tag: str, values: object) -> Series:
@@ -325,6 +326,33 @@ def test_training_that_starts_after_half_of_the_run_is_reported_unless_the_run_l
     data = run(**FLAT, **actor, train__critic_loss=1.0)
     moved = [Series(name, one.steps + 200_000, one.values) for name, one in data.series.items()]
     assert RULES["too_few_updates"].diagnose(SeriesSet.of(moved)) is None
+
+
+def test_a_no_and_its_causes_wait_until_some_steps_after_the_warm_up_unless_the_run_is_over() -> None:
+    """A run of 60,000 steps with a warm-up of 55,000 may be the begin of a run of a million steps."""
+    declining = {"rollout__ep_rew_mean": np.linspace(5.0, -5.0, 60) + 0.1 * NOISE, "rollout__ep_len_mean": 50.0}
+    collapsed = {
+        "rollout__ep_rew_mean": np.concatenate([np.linspace(0, 100, 20), np.linspace(100, 0, 40)]),
+        "rollout__ep_len_mean": 50.0,
+    }
+    logged = Series("train/critic_loss", np.arange(55, 61) * 1_000, np.ones(6))
+    for returns in (FLAT, declining, collapsed):
+        data = run(**returns)
+        actor = replace(logged, name="train/actor_loss")
+        data = SeriesSet.of([*data.series.values(), logged, actor])
+        for planned, waits in ((1_000_000.0, True), (60_000.0, False), (100_000.0, False), (None, False)):
+            judged = replace(data, planned_steps=planned)
+            assert ask(judged).learning.answer == ("unknown" if waits else "no"), planned
+            found = {d.id for d in diagnose(judged)} & {"too_few_updates", "never_learned", "learned_then_fell"}
+            assert (not found) is waits, (planned, found)
+    # Without a loss, the settings show the end of the warm-up.
+    no_loss = run(**FLAT)
+    for starts, answer in ((55_000.0, "unknown"), (80_000.0, "unknown"), (40_000.0, "no"), (None, "no")):
+        planned = replace(no_loss, planned_steps=1e6, learning_starts=starts)
+        assert ask(planned).learning.answer == answer, starts
+    # A return that rises needs no longer training.
+    data = run(**RISING)
+    assert ask(replace(SeriesSet({**data.series, logged.name: logged}), planned_steps=1e6)).learning.answer == "yes"
 
 
 def test_rare_updates_are_reported_if_the_update_count_is_logged() -> None:

@@ -154,6 +154,25 @@ def test_the_advice_for_a_run_without_updates_mentions_learning_starts() -> None
     assert "-n 5000" in only(step.snippets, "console")
 
 
+def test_a_long_run_is_not_refused_at_the_end_of_its_warm_up() -> None:
+    steps = np.arange(1, 22) * 500
+    run: Values = {
+        "rollout/ep_rew_mean": (steps, np.linspace(5.0, -2.0, 21)),
+        "rollout/ep_len_mean": (steps, np.full(21, 20.0)),
+        "train/actor_loss": (steps[20:], np.ones(1)),
+        "train/critic_loss": (steps[20:], np.ones(1)),
+    }
+    plan = {"learning_starts": 10_000, "n_timesteps": 1_000_000}
+    analysis = analysed(run, ZOO, Layer("rl-zoo's config.yml", plan))
+    assert analysis.verdict is Verdict.INSUFFICIENT
+    assert next_step(analysis).text.startswith("Let the run continue to at least 20,000 environment steps")
+    # In a run of 10,500 steps, this warm-up is too long.
+    analysis = analysed(run, ZOO, Layer("rl-zoo's config.yml", {**plan, "n_timesteps": 10_500}))
+    assert analysis.verdict is Verdict.NO_GO
+    assert analysis.cause is not None
+    assert analysis.cause.id == "too_few_updates"
+
+
 # ---- what is missing
 
 

@@ -13,6 +13,7 @@ from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, Settin
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import LARGE_FALL, CurveState, ReturnCurve, judge_learning
 from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.two_questions import in_or_after_warm_up
 
 ID = "learned_then_fell"
 TITLE = "The policy learned, and then lost what it had learned"
@@ -57,7 +58,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     The confidence is at most 0.7, because a curve shows that the policy fell, but not why.
     """
     n_steps = data.n_steps
-    if n_steps is None or n_steps < MIN_STEPS:
+    if n_steps is None or n_steps < MIN_STEPS or in_or_after_warm_up(data) is not None:
         return None
     fallen = [curve for curve in judge_learning(data).curves if curve.state is CurveState.COLLAPSED]
     # A fall that is clear in one curve counts, even if the other curve has not fallen.

@@ -16,6 +16,7 @@ from sb3_visual_td3.diagnosis.return_curve import CLEAR_GAIN, CurveState, judge_
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.tag_search import words_of
+from sb3_visual_td3.diagnosis.two_questions import in_or_after_warm_up
 
 ID = "never_learned"
 TITLE = "The return never rises above its own noise"
@@ -65,6 +66,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     n_steps = data.n_steps
     learning = judge_learning(data)
     if learning.answer != "no" or (n_steps is not None and n_steps < FEWEST_STEPS and not _x_axis_is_unknown(data)):
+        return None
+    if in_or_after_warm_up(data) is not None:
         return None
     flat = [curve for curve in learning.curves if curve.state in (CurveState.FLAT, CurveState.DECLINING)]
     curve = next((curve for curve in flat if curve.learning == "no"), None)

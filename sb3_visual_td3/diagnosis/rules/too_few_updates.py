@@ -21,7 +21,7 @@ from sb3_visual_td3.diagnosis.return_curve import MIN_STEPS_FOR_NO, judge_learni
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.tag_search import find_lengths, find_returns, is_standard
-from sb3_visual_td3.diagnosis.two_questions import environment_steps
+from sb3_visual_td3.diagnosis.two_questions import LATE_UPDATES, environment_steps, in_or_after_warm_up
 
 ID = "too_few_updates"
 TITLE = "The networks are hardly ever updated"
@@ -40,9 +40,6 @@ CURE = Cure(
 
 UPDATES = "train/n_updates"
 """The tag in which Stable-Baselines3 logs the number of updates."""
-
-LATE = 0.5
-"""The updates begin late if at least this fraction of the run lies before the first one. Up to a tenth is usual."""
 
 RARE = 0.01
 """Updates are rare if their number, divided by the number of environment steps, is below this value. The rule leaves
@@ -76,7 +73,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     n_steps = environment_steps(data)
     if recognise(data.names()).family is not Family.OFF_POLICY or n_steps is None or n_steps < FEWEST_STEPS:
         return None
-    if judge_learning(data).answer != "no":
+    if judge_learning(data).answer != "no" or in_or_after_warm_up(data) is not None:
         return None
     late = _begins_late(data, data[tags.CRITIC_LOSS].finite, n_steps)
     updates = _updates(data)
@@ -89,12 +86,12 @@ def _begins_late(data: SeriesSet, loss: Series, n_steps: int) -> RuleResult | No
     # A run that continues from a checkpoint keeps its step count and its buffer.
     begin = min(int(data[name].steps[0]) for name in data.names() if is_standard(name))
     part = (float(loss.steps[0]) - begin) / max(n_steps - begin, 1)
-    if part < LATE:
+    if part < LATE_UPDATES:
         return None
     evidence = Evidence(
         loss.name, int(loss.steps[0]), float(loss.values[0]), f"the first loss, after {part:.0%} of the run"
     )
-    return RuleResult(0.7, (evidence,), 0, value=part, threshold=LATE)
+    return RuleResult(0.7, (evidence,), 0, value=part, threshold=LATE_UPDATES)
 
 
 def _is_rare(updates: Series, n_steps: int) -> RuleResult | None:
