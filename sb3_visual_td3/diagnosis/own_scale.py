@@ -39,6 +39,8 @@ from sb3_visual_td3.diagnosis.tag_search import (
     find_lengths,
     find_q_values,
     find_returns,
+    is_entropy,
+    is_entropy_coefficient,
     words_of,
 )
 from sb3_visual_td3.diagnosis.trends import moving_medians
@@ -68,6 +70,9 @@ ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
 least ``ERROR_NOTED`` is a weak sign of instability. A ratio of at least ``ERROR_CLEAR`` is a clear sign, but only a
 weak one if the return shows learning. The ratio was below 0.013 in runs that learned, and 0.09 to 0.15 in diverged
 runs."""
+SMALL_RETURN, ERROR_SMALL = 2.0, 0.2
+"""If the largest |return| is at most ``SMALL_RETURN``, a critic's error below ``ERROR_SMALL`` that does not grow casts
+no doubt on a run that learns."""
 SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
 """Limits for the factor by which the standard deviation of the policy's actions grows over the run. A factor of at
 least ``SPREAD_NOTED`` is a weak sign of instability. A factor of at least ``SPREAD_CLEAR`` is a clear sign, but only a
@@ -382,7 +387,13 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
         f"the critic's error, root of {loss.name}, reaches {rounded(error)} of the largest |return| "
         f"({rounded(unit)}) near step {step:,}"
     )
-    return Sign("critic_error", is_clear, loss.name, step, error, ERROR_CLEAR if is_clear else ERROR_NOTED, words)
+    limit = ERROR_CLEAR if is_clear else ERROR_NOTED
+    # If an episode returns about 1 for its last step, an error of a tenth of that is usual. The loss of a critic that
+    # diverges grows.
+    first, late = _ends(later)
+    grows = late > 2.0 * first
+    is_small = unit <= SMALL_RETURN and error < ERROR_SMALL
+    return Sign("critic_error", is_clear, loss.name, step, error, limit, words, casts_doubt=grows or not is_small)
 
 
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
@@ -411,13 +422,7 @@ def critic_loss(data: SeriesSet) -> Series | None:
 
 def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
     """Return SAC's entropy coefficient at the steps of another series; 0 if no coefficient is logged."""
-    names = []
-    for name in data.names():
-        words = set(words_of(name))
-        is_named_so = {"ent", "coef"} <= words or "alpha" in words
-        # "ent_coef_loss" is the loss of an automatic coefficient, and "log_alpha" its logarithm.
-        if is_named_so and not words & {"loss", "log"} and len(data[name].finite):
-            names.append(name)
+    names = [name for name in data.names() if is_entropy_coefficient(name) and len(data[name].finite)]
     if not names:
         return 0.0
     series = data[min(names)].finite
@@ -542,7 +547,8 @@ def discrete_entropy(data: SeriesSet) -> Series | None:
     """
     if action_std(data) is not None or named(data, {"log", "std"}) is not None:
         return None
-    series = named(data, {"entropy"}, must_not={"coef", "target"})
+    names = (name for name in data.names() if is_entropy(name) and len(data[name].finite) >= MIN_POINTS)
+    series = next((data[name].finite for name in names), None)
     if series is None:
         return None
     values = series.values

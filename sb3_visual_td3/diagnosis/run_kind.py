@@ -10,7 +10,14 @@ from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
-from sb3_visual_td3.diagnosis.tag_search import find_actor_losses, find_critic_losses, find_q_values, words_of
+from sb3_visual_td3.diagnosis.tag_search import (
+    find_actor_losses,
+    find_critic_losses,
+    find_q_values,
+    is_entropy,
+    is_entropy_coefficient,
+    words_of,
+)
 
 
 class Family(Enum):
@@ -78,9 +85,16 @@ def _recognised(names: tuple[str, ...]) -> RunKind:
     words = {name: frozenset(words_of(name)) for name in names if not name.startswith("gradients/")}
     for mark in _MARKS:
         evidence = tuple(sorted(name for name, known in words.items() if mark.words <= known))
-        if evidence:
+        # ML-Agents logs PPO's clip range as "Policy/Epsilon". DQN has no loss of a policy beside that of a value.
+        is_ppo = mark.family is Family.VALUE_BASED and find_actor_losses(words) and _value_losses(words)
+        if evidence and not is_ppo:
             return RunKind(mark.family, mark.algorithms, evidence, mark.has_entropy_bonus)
     return _by_losses(words)
+
+
+def _value_losses(words: dict[str, frozenset[str]]) -> list[str]:
+    critic = find_critic_losses(words)
+    return [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]
 
 
 def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
@@ -91,18 +105,24 @@ def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     critics.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
-    value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]
-    entropy = [name for name, known in words.items() if "entropy" in known]
+    value = _value_losses(words)
+    entropy = [name for name in words if is_entropy(name)]
+    coefficient = [name for name in words if is_entropy_coefficient(name)]
     q_losses = [name for name in critic if not any(word.startswith("critic") for word in words[name])]
     # Tianshou logs critic1 and critic2. A run with several agents also numbers its actors.
     numbered = [name for name in critic if words[name] & {"critic1", "critic2"} or words[name] >= {"critic", "1"}]
     numbered += [name for name in critic if words[name] >= {"critic", "2"}]
     has_twins = len(numbered) >= 2 and len(actor) == 1
     twins = [name for name in q_values if words[name] & {"q1", "q2", "qf1", "qf2"}]
-    if actor and value and (entropy or not critic):
-        return RunKind(Family.ON_POLICY, "A2C or PPO", tuple(sorted([*actor, *value, *entropy])))
+    q1, q2 = ([name for name in q_losses if words[name] & of_one] for of_one in ({"q1", "qf1"}, {"q2", "qf2"}))
+    # SAC's first version also had a value function, which ML-Agents still logs.
+    is_sac = bool(actor and q1 and q2 and (coefficient or value))
+    if actor and value and not is_sac and (entropy or coefficient or not critic):
+        evidence = tuple(sorted([*actor, *value, *entropy, *coefficient]))
+        return RunKind(Family.ON_POLICY, "A2C or PPO", evidence)
     if actor and (q_values or q_losses or has_twins):
-        return RunKind(Family.OFF_POLICY, "TD3, DDPG or SAC", tuple(sorted([*actor, *critic, *q_values])))
+        evidence = tuple(sorted([*actor, *critic, *q_values, *(coefficient if is_sac else ())]))
+        return RunKind(Family.OFF_POLICY, "SAC" if is_sac else "TD3, DDPG or SAC", evidence, is_sac)
     if "train/actor_loss" in words and "train/critic_loss" in words:
         return RunKind(Family.OFF_POLICY, "TD3 or DDPG", ("train/actor_loss", "train/critic_loss"))
     if len(twins) >= 2:

@@ -184,6 +184,26 @@ def find_critic_losses(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _is_loss_of(name, CRITIC_WORDS)))
 
 
+_COEFFICIENT_WORDS = frozenset(["coef", "coeff", "coefficient"])
+_NOT_AN_ENTROPY = _COEFFICIENT_WORDS | {"target", "alpha", "beta", "temperature", "weight"}
+
+
+def is_entropy_coefficient(name: str) -> bool:
+    """Return whether a tag holds the coefficient of SAC's entropy bonus, such as ML-Agents' "Entropy Coeff".
+
+    "ent_coef_loss" is the loss of an automatic coefficient, and "log_alpha" its logarithm.
+    """
+    words = set(words_of(name))
+    is_named_so = (bool(words & {"ent", "entropy"}) and bool(words & _COEFFICIENT_WORDS)) or "alpha" in words
+    return is_named_so and not words & {"loss", "log"}
+
+
+def is_entropy(name: str) -> bool:
+    """Return whether a tag holds the entropy of a policy, and not its coefficient or its target."""
+    words = set(words_of(name))
+    return "entropy" in words and not words & _NOT_AN_ENTROPY
+
+
 def _is_loss_of(name: str, networks: Iterable[str]) -> bool:
     # Numbered networks, such as Tianshou's "update/loss/critic1", count like the network itself.
     words = {word for found in words_of(name) for word in (found, found.rstrip("0123456789"))}

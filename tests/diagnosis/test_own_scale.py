@@ -251,6 +251,30 @@ def test_an_entropy_collapse_makes_a_run_unstable_only_together_with_another_sig
     assert (useless.answer, signs(useless)) == ("no", ["entropy_collapse", "value_explains_nothing"])
 
 
+def test_a_small_error_of_sac_that_does_not_grow_casts_no_doubt_on_returns_of_about_one() -> None:
+    def stable(loss: object, level: float = 1.0) -> str:
+        losses = {f"Losses__Q{i} Loss": np.asarray(loss) * level**2 for i in (1, 2)}
+        data = run(
+            **{"Environment__Cumulative Reward": level * (1.0 - 2.0 * np.exp(-np.linspace(0.0, 5.0, N)))},
+            **{"Losses__Policy Loss": -0.5, "Losses__Value Loss": 0.01, **losses},
+        )
+        return judge_stability(data, recognise(data.names()), "yes").answer
+
+    assert stable(np.full(N, 0.01)) == "yes"
+    assert stable(np.geomspace(0.001, 0.01, N)) == "unknown"
+    assert stable(np.full(N, 0.05)) == "unknown"
+    assert stable(np.full(N, 0.01), level=100.0) == "unknown"
+
+
+@pytest.mark.parametrize("name", ["entropy_coef", "entropy_coeff", "entropy_coefficient", "Continuous Entropy Coeff"])
+def test_a_coefficient_of_the_entropy_that_falls_is_not_an_entropy_that_collapses(name: str) -> None:
+    flat = {key: value for key, value in A2C.items() if key != "train__entropy_loss"}
+    falling = np.exp(-np.linspace(0.0, 8.0, N))
+    assert "entropy_collapse" in signs(judged(flat, train__entropy=falling))
+    assert "entropy_collapse" not in signs(judged(flat, **{f"train__{name}": falling}))
+    assert RULES["entropy_collapse"].diagnose(run(**flat, **{f"train__{name}": falling})) is None
+
+
 @pytest.mark.parametrize(
     ("entropy", "collapses"),
     [

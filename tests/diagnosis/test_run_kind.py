@@ -63,6 +63,29 @@ def test_only_sac_and_tqc_have_an_entropy_bonus() -> None:
     assert not recognise(["train/actor_loss", "train/critic_loss"]).has_entropy_bonus
 
 
+ML_AGENTS_SAC = ["Losses/Policy Loss", "Losses/Value Loss", "Losses/Q1 Loss", "Losses/Q2 Loss"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [*ML_AGENTS_SAC, "Policy/Continuous Entropy Coeff", "Policy/Discrete Entropy Coeff"],
+        ML_AGENTS_SAC,
+        ["policy_loss", "qf1_loss", "qf2_loss", "entropy_coefficient"],
+    ],
+)
+def test_two_losses_of_q_beside_a_value_or_an_entropy_coefficient_are_those_of_sac(names: list[str]) -> None:
+    kind = recognise(["Environment/Cumulative Reward", *names])
+    assert (kind.family, kind.has_entropy_bonus) == (Family.OFF_POLICY, True)
+    assert set(kind.evidence) <= set(names)
+
+
+def test_the_clip_range_of_ml_agents_is_not_the_exploration_of_dqn() -> None:
+    ppo = ["Losses/Policy Loss", "Losses/Value Loss", "Policy/Entropy", "Policy/Epsilon", "Policy/Beta"]
+    assert recognise(ppo).family is Family.ON_POLICY
+    assert recognise(["policy_net/loss", "epsilon"]).family is Family.VALUE_BASED
+
+
 def test_our_own_tags_are_those_of_td3() -> None:
     kind = recognise(tags.TAGS)
     assert kind.family is Family.OFF_POLICY

@@ -17,7 +17,7 @@ from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.run_kind import recognise
 from sb3_visual_td3.diagnosis.series import SeriesSet
-from sb3_visual_td3.diagnosis.tag_search import find_lengths, find_returns, words_of
+from sb3_visual_td3.diagnosis.tag_search import find_lengths, find_returns, is_entropy_coefficient
 
 ID = "entropy_outweighs_reward"
 TITLE = "The entropy bonus outweighs the reward"
@@ -69,9 +69,4 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def _coefficient_tag(names: list[str]) -> str | None:
-    for name in names:
-        words = set(words_of(name))
-        is_coefficient = {"ent", "coef"} <= words or "alpha" in words
-        if is_coefficient and not words & {"loss", "log"}:
-            return name
-    return None
+    return next((name for name in names if is_entropy_coefficient(name)), None)
