@@ -192,6 +192,14 @@ def test_returns_below_reward_are_not_terms_of_the_reward() -> None:
     assert reward_imbalance.diagnose(SeriesSet.of(terms)) is not None
 
 
+def test_a_reward_term_that_is_always_zero_does_not_count() -> None:
+    distance, grip = points("reward/distance", np.full(40, 1.0)), points("reward/grip", np.zeros(40))
+    assert reward_imbalance.diagnose(SeriesSet.of([distance, grip])) is None
+    assert reward_imbalance.diagnose(SeriesSet.of([distance, grip, points("reward/energy", np.full(40, -0.01))]))
+    late = points("reward/grip", [0.0] * 20 + [0.01] * 20)
+    assert reward_imbalance.diagnose(SeriesSet.of([distance, late])) is not None
+
+
 def collapsing(dominating: float) -> SeriesSet:
     lengths = Series(tags.EPISODE_LENGTH, np.arange(60), np.repeat([100.0, 10.0], [20, 40]))
     terms = [points("reward/progress", np.full(40, dominating)), points("reward/comfort", np.full(40, 0.1))]

@@ -43,7 +43,7 @@ DOMINATES = 0.9
 
 MIN_POINTS = 5
 MIN_TERMS = 2
-"""The rule judges a run only if at least this many reward terms were logged."""
+"""The rule judges a run only if at least this many reward terms were logged that are not always 0."""
 PREFIX = "reward/"
 
 _OF_ANY_TERM = (
@@ -70,7 +70,9 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     names = list(data.names())
     returns = {found.name for found in find_returns(names)}
     logged = [data[name].finite for name in names if name.startswith(PREFIX) and name not in returns]
-    terms = [series for series in logged if len(series)]
+    # A term that is always 0 is no part of this reward, as if its weight were 0. `visual-td3 doctor` does not report it
+    # as an imbalance either.
+    terms = [series for series in logged if series.values.any()]
     if len(terms) < MIN_TERMS or max(map(len, terms)) < MIN_POINTS:
         return None
     # Magnitudes are averaged, because a term that alternates between bonus and penalty has a mean near 0 and still
