@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -208,6 +209,7 @@ class Analysis:
     :param recommendation: recommended changes; empty for a GO
     :param until: the step of ``--until``; None for the whole run
     :param over_time: verdicts on the run's earlier parts; None if they were not requested
+    :param resumable: folder with which ``visual-td3 resume`` continues the run; None if it cannot be continued
     """
 
     name: str
@@ -225,6 +227,7 @@ class Analysis:
     recommendation: Recommendation = field(default_factory=Recommendation)
     until: int | None = None
     over_time: VerdictOverTime | None = None
+    resumable: Path | None = None
 
     @cached_property
     def answers(self) -> Answers:
@@ -312,6 +315,7 @@ def analyse(
     require_evidence: EvidenceLevel = "thin",
     until: int | None = None,
     over_time: VerdictOverTime | None = None,
+    resumable: Path | None = None,
 ) -> Analysis:
     """Judge the series of a run.
 
@@ -325,6 +329,7 @@ def analyse(
         becomes INSUFFICIENT
     :param until: the step of ``--until``, after which ``data`` has no points; None for the whole run
     :param over_time: verdicts on the run's earlier parts
+    :param resumable: folder with which ``visual-td3 resume`` continues the run
     """
     settings = settings or RunSettings()
     series = _with_plan(data.series, settings)
@@ -352,6 +357,7 @@ def analyse(
         recommendation=recommend(verdict, diagnoses, settings, series),
         until=until,
         over_time=over_time,
+        resumable=resumable,
     )
 
 

@@ -15,7 +15,7 @@ from sb3_visual_td3.diagnosis.two_questions import EvidenceLevel
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, Verdict, worst
 from sb3_visual_td3.report.analysis import Analysis, analyse, verdict_on
 from sb3_visual_td3.report.console import BeginPart, complain, no_progress, one_line, print_lines, progress, status
-from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
+from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_resumable, find_runs, find_zoo_folder
 from sb3_visual_td3.report.document import visible
 from sb3_visual_td3.report.event_file import OnBytes
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run, read_runs
@@ -366,6 +366,7 @@ class _Job:
             require_evidence=self.require_evidence,
             until=self.until,
             over_time=verdict_over_time(data, verdict_at) if is_one_of_few else None,
+            resumable=find_resumable(files.path),
         )
 
     def publish(

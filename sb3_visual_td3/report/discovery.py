@@ -30,6 +30,8 @@ from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
 """The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of these files belongs to another program."""
+_SNAPSHOTS = "snapshots"
+"""As SNAPSHOTS in ``callbacks/snapshot.py``, which needs torch."""
 ZOO_MONITOR = "0.monitor.csv"
 _LEVELS_ABOVE = 3
 """The settings of a run are looked up in its folder and in this many folders above it."""
@@ -294,6 +296,20 @@ def _possible_envs(run_dir: Path) -> list[Path]:
     # run_dir is not listed, because it may hold hundreds of runs and would be listed again for each of them.
     name = run_dir.name
     return [run_dir / name[:at] for at, letter in enumerate(name) if letter == "_" and at > 0]
+
+
+def find_resumable(run: Path) -> Path | None:
+    """Return the folder that ``visual-td3 resume`` needs to continue a run; None if the run has no snapshot.
+
+    :param run: folder or file of the run; the result begins like this path
+    """
+    folder = run.parent if run.is_file() else run
+    for above in (folder, *folder.parents[:_LEVELS_ABOVE]):
+        if (above / FILE_NAME).is_file():
+            # Its manifest may be of another run, so it has to lead here.
+            has_snapshot = any((above / _SNAPSHOTS).glob("step_*/snapshot.json"))
+            return above if has_snapshot and find_manifest(run)[0] == find_manifest(above)[0] else None
+    return None
 
 
 def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from sb3_visual_td3.common import tags
@@ -301,10 +302,19 @@ class _Advice:
                 "'blocking: false' of a criterion from the file of --criteria."
             )
         elif not told:
-            told.append("The run is finished: judge a longer run, or look at the criteria that are unknown.")
-            if analysis.manifest is None or analysis.manifest.finished is None:
-                told[-1] = "Let the run continue until it can be judged."
+            told.append(self._more_of_the_run())
+            snippets += self._resume() or ()
         return NextStep(" ".join(told), tuple(snippets))
+
+    def _more_of_the_run(self) -> str:
+        manifest = self.analysis.manifest
+        if manifest is None or (manifest.finished is None and manifest.end is None):
+            return "Let the run continue until it can be judged."
+        if manifest.finished is not None:
+            return "The run is finished: judge a longer run, or look at the criteria that are unknown."
+        if self._resume() is not None:
+            return "The run has ended early: continue it until it can be judged."
+        return "The run has ended early: start a new run, and judge it at its end."
 
     def _longer_run(self) -> NextStep:
         """Return how to get a run that is long enough to be judged."""
@@ -316,9 +326,12 @@ class _Advice:
             why = f"The run has {n_steps:,} steps. No update is made in the first {begin:,} steps (learning_starts). "
         else:
             why = ""
-        is_over = self.analysis.manifest is not None and self.analysis.manifest.finished is not None
-        if not is_over:
+        manifest = self.analysis.manifest
+        if manifest is None or (manifest.finished is None and manifest.end is None):
             return NextStep(f"{why}Let the run continue to {told}, and judge it then.")
+        resume = self._resume()
+        if resume is not None and (manifest.n_timesteps or 0) >= least:
+            return NextStep(f"{why}The run has ended early: continue it to {told}, and judge it then.", resume)
         stated = self.stated_length
         length = stated if stated is not None and least <= stated <= 10 * least else least
         flags = [f"-n {length}"]
@@ -331,6 +344,24 @@ class _Advice:
             command = self.command("train", *flags)
         snippets = () if command is None else (Snippet("The command:", "console", command),)
         return NextStep(f"{why}The run is over: start a new run of {told}.", snippets)
+
+    def _resume(self) -> tuple[Snippet, ...] | None:
+        """Return the command that continues a run that ended early; None if the run cannot be continued.
+
+        The result is empty if a name in the command is not safe in a shell.
+        """
+        manifest, folder = self.analysis.manifest, self.analysis.resumable
+        if manifest is None or manifest.finished is not None or manifest.end is None or folder is None:
+            return None
+        packages = self.analysis.settings.value("gym_packages")
+        if not isinstance(packages, list):
+            words = list(manifest.command)
+            after = words[words.index("--gym-packages") + 1 :] if "--gym-packages" in words else []
+            packages = list(takewhile(lambda word: not word.startswith("-"), after))
+        allow = ["--allow", *map(str, packages)] if packages else []
+        if not all(_PLAIN.fullmatch(word) for word in (str(folder), *allow[1:])):
+            return ()
+        return (Snippet("The command:", "console", " ".join(["visual-td3 resume", str(folder), *allow])),)
 
     def _missing_callbacks(self, unknown: Sequence[CriterionResult]) -> list[str]:
         """Return the callbacks of this package that log the missing tags and that the run did not use.

@@ -28,7 +28,7 @@ from sb3_visual_td3.report.next_step import Snippet, next_step
 from sb3_visual_td3.report.overview import best_policy
 from sb3_visual_td3.report.run_settings import Layer, RunSettings
 from sb3_visual_td3.report.wording import answers_line, length_in_words, near_misses
-from sb3_visual_td3.runs.manifest import RunManifest
+from sb3_visual_td3.runs.manifest import RunEnd, RunManifest
 
 from .synthetic_runs import Values, as_series, healthy, leaking, write_events
 
@@ -171,6 +171,43 @@ def test_a_long_run_is_not_refused_at_the_end_of_its_warm_up() -> None:
     assert analysis.verdict is Verdict.NO_GO
     assert analysis.cause is not None
     assert analysis.cause.id == "too_few_updates"
+
+
+def ended_early(folder: Path, n_timesteps: int, end: RunEnd | None = "interrupted", snapshot: bool = True) -> Path:
+    """Write a run of 400 steps with a run.json and, if ``snapshot`` is set, a snapshot."""
+    write_events({"rollout/ep_rew_mean": (np.arange(1, 5) * 100, np.ones(4))}, folder / "tb" / "VisualTD3_1")
+    command = ("visual-td3", "train", "--env", "My-v0", "--gym-packages", "mycam", "other", "--seed", "1")
+    manifest = RunManifest("VisualTD3", "My-v0", n_timesteps=n_timesteps, command=command, event_dir="tb/VisualTD3_1")
+    replace(manifest, end=end).write(folder / "run.json")
+    if snapshot:
+        (folder / "snapshots" / "step_000000400").mkdir(parents=True)
+        (folder / "snapshots" / "step_000000400" / "snapshot.json").write_text("{}")
+    return folder
+
+
+def reported(folder: Path) -> dict[str, Any]:
+    main(["report", str(folder), "--format", "json", "--output", "out"])
+    step: dict[str, Any] = json.loads(Path("out/report.json").read_text())["next_step"]
+    return step
+
+
+def test_the_advice_for_an_interrupted_run_has_the_command_that_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    step = reported(ended_early(Path("logs/My-v0_1"), 50_000))
+    assert step["text"].startswith("The run has ended early: continue it to at least 2,000 environment steps")
+    (snippet,) = step["snippets"]
+    assert snippet["text"] == "visual-td3 resume logs/My-v0_1 --allow mycam other"
+    # A run that may still train, a plan that is too short, no snapshot, and a path that is unsafe in a shell.
+    assert reported(ended_early(Path("a"), 50_000, end=None))["text"].startswith("Let the run continue to")
+    for folder in (ended_early(Path("b"), 1_000), ended_early(Path("c"), 50_000, snapshot=False)):
+        step = reported(folder)
+        assert step["text"].startswith("The run is over: start a new run of at least 2,000")
+        assert not step["snippets"]
+    step = reported(ended_early(Path("d; e"), 50_000))
+    assert "continue it" in step["text"]
+    assert not step["snippets"]
 
 
 # ---- what is missing
