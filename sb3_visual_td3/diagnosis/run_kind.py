@@ -62,6 +62,8 @@ def _marks(family: Family, algorithms: str, *names: str, has_entropy_bonus: bool
 _MARKS: Sequence[_Mark] = [
     *_marks(Family.ON_POLICY, "TRPO", "line search", "kl divergence loss"),
     *_marks(Family.ON_POLICY, "PPO", "clip fraction", "clipfrac", "clip frac", "clip range", "approx kl", "approxkl"),
+    # rsl_rl calls its losses Loss/surrogate and Loss/value_function.
+    *_marks(Family.ON_POLICY, "PPO", "loss surrogate"),
     # SB3's A2C logs policy_loss, value_loss and entropy_loss; CleanRL and other code write "entropy".
     *_marks(Family.ON_POLICY, "A2C or PPO", "explained variance", "policy gradient loss"),
     *_marks(Family.OFF_POLICY, "SAC or TQC", "ent coef", "log alpha", "alpha loss", has_entropy_bonus=True),

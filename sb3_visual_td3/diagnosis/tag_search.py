@@ -81,6 +81,11 @@ _OTHER_FOLDERS = {
 }
 
 
+_OF_RL_GAMES = {"rewards/step", "rewards/iter", "rewards/time"}
+"""rl_games logs the mean return of the last episodes three times, over steps, iterations and seconds. Alone,
+``rewards/step`` may be the reward of a step."""
+
+
 def return_tag(name: str) -> ReturnTag | None:
     """Interpret a tag's name; return None if it does not name the return of an episode.
 
@@ -131,6 +136,8 @@ def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:
     names = list(names)
     has_terms = any(name in names for name in (tags.EPISODE_REWARD, tags.OF_SB3["ep_rew_mean"]))
     found = [tag for tag in map(return_tag, names) if tag is not None]
+    if set(names) >= _OF_RL_GAMES:
+        found.append(ReturnTag("rewards/step", "training", 3, ROLLOUT_WINDOW))
     if has_terms:
         found = [tag for tag in found if not tag.name.startswith(tags.REWARD)]
     return tuple(sorted(found, key=lambda tag: (tag.rank, tag.name)))

@@ -86,6 +86,11 @@ def test_the_clip_range_of_ml_agents_is_not_the_exploration_of_dqn() -> None:
     assert recognise(["policy_net/loss", "epsilon"]).family is Family.VALUE_BASED
 
 
+def test_the_losses_of_rsl_rl_are_those_of_ppo() -> None:
+    names = ["Train/mean_reward", "Loss/surrogate", "Loss/value_function", "Policy/mean_noise_std"]
+    assert (recognise(names).family, recognise(names).algorithms) == (Family.ON_POLICY, "PPO")
+
+
 def test_our_own_tags_are_those_of_td3() -> None:
     kind = recognise(tags.TAGS)
     assert kind.family is Family.OFF_POLICY

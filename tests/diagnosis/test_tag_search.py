@@ -137,3 +137,10 @@ def test_sb3_and_cleanrl_return_tags_are_standard_and_custom_names_are_not() -> 
     assert is_standard("rollout/ep_rew_mean")
     assert is_standard("charts/episodic_return")
     assert not is_standard("ep_r")
+
+
+def test_the_return_of_rl_games_is_used_over_its_steps() -> None:
+    names = ["rewards/step", "rewards/iter", "rewards/time", "losses/a_loss", "shaped_rewards/step"]
+    assert [tag.name for tag in find_returns(names)] == ["rewards/step"]
+    # Alone, the tag may hold the reward of a step.
+    assert find_returns(["rewards/step"]) == ()
