@@ -86,6 +86,11 @@ ROUNDING = 1e-3
 """The entropy of discrete actions is never below 0, except for rounding errors of at most this size."""
 EXPLAINED_NOTED = 0.05
 """A value function with a median explained variance below this value counts as no better than a constant."""
+EXPLAINED_DIVERGED, VALUE_LOSS_GREW = -1.0, 10.0
+"""A value function has diverged if its explained variance is below ``EXPLAINED_DIVERGED`` (its errors vary at least
+twice as much as the returns) and its loss has grown by the factor ``VALUE_LOSS_GREW``. One of them alone is usual: the
+loss grows with the square of the returns, and returns that are all about equal give a low explained variance. In public
+runs that learned, the explained variance was 0.5 to 0.95."""
 KL_NOTED = 1.0
 """Policy updates are too large if the median of the logged KL divergence (``approx_kl``) exceeds this value. PPO aims
 at 0.01 to 0.05."""
@@ -475,7 +480,8 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 def explained_variance(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     """Look for a value function whose median explained variance over the later half is about 0.
 
-    If the policy no longer explores, the median over the whole run also counts.
+    If the policy no longer explores, the median over the whole run also counts. For a run that learns, only a value
+    function that diverges is a reason for doubt.
     """
     series = named(data, {"explained", "variance"})
     if series is None:
@@ -488,6 +494,15 @@ def explained_variance(data: SeriesSet, kind: RunKind, learning: Answer) -> Foun
         return None
     words = f"{series.name} has the median {rounded(value)}: the value function is no better than a constant"
     casts_doubt = learning != "yes"
+    loss = named(data, {"value", "loss"})
+    if value < EXPLAINED_DIVERGED and loss is not None:
+        first, late = _ends(loss)
+        if late > VALUE_LOSS_GREW * first:
+            casts_doubt = True
+            words = (
+                f"{series.name} has the median {rounded(value)}, and {loss.name} grows from {rounded(first)} to "
+                f"{rounded(late)}: the value function diverges"
+            )
     return Sign(
         "value_explains_nothing",
         False,

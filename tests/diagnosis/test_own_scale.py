@@ -266,6 +266,13 @@ def test_a_small_error_of_sac_that_does_not_grow_casts_no_doubt_on_returns_of_ab
     assert stable(np.full(N, 0.01), level=100.0) == "unknown"
 
 
+def test_a_value_function_that_diverges_casts_doubt_on_a_run_that_learns() -> None:
+    grows = np.geomspace(1.0, 1e6, N)
+    for explained, loss, answer in ((-50.0, grows, "unknown"), (-50.0, 0.01, "yes"), (0.8, grows, "yes")):
+        data = run(**{**A2C, "train__explained_variance": explained, "train__value_loss": loss})
+        assert judge_stability(data, recognise(data.names()), "yes").answer == answer, (explained, answer)
+
+
 @pytest.mark.parametrize("name", ["entropy_coef", "entropy_coeff", "entropy_coefficient", "Continuous Entropy Coeff"])
 def test_a_coefficient_of_the_entropy_that_falls_is_not_an_entropy_that_collapses(name: str) -> None:
     flat = {key: value for key, value in A2C.items() if key != "train__entropy_loss"}
