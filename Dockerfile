@@ -1,4 +1,4 @@
-# An image without GPU support that trains, judges and serves the CARLA emulator.
+# An image without GPU support. It trains policies, judges runs, and serves the CARLA emulator.
 #   docker build -t sb3-visual-td3 .
 #   mkdir -p logs
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/logs:/training/logs" sb3-visual-td3 validate
@@ -7,7 +7,8 @@
 #   docker build --build-arg TORCH_INDEX_URL=... -t sb3-visual-td3 .
 FROM python:3.11-slim
 
-# A process of its own user: what a hyperparameter file executes can change nothing but /training.
+# The container runs as a separate user, not as root. Code that a hyperparameter file executes can write to /training,
+# but cannot change the installed package.
 RUN useradd --create-home --uid 1000 trainer \
     && install -d -o trainer -g trainer /training
 

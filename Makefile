@@ -11,8 +11,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# torch first and alone: it is the largest download. On Linux, pip's settings decide on the build. From the default index,
-# it is the CUDA build of several gigabytes. PyTorch's website gives the index of the CPU build.
+# torch first and alone: it is the largest download. On Linux, the index in pip's settings determines the build. The
+# default index has the CUDA build, which has several gigabytes. PyTorch's website gives the index of the CPU build.
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15) and "Python 3.10-3.14 is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
@@ -36,13 +36,14 @@ $(VENV)/installed-slow: $(VENV)/installed-dev
 validate: $(VENV)/installed ## train 5,000 steps on the embedded simulator and judge the run: may the long one start?
 	$(BIN)/visual-td3 validate
 
-# Two workers, each with one torch thread. Each begins with one half of the tests, in the order of the files, so that
-# what the tests of a file share is made once; a worker that is done takes over half of what the other still has.
+# Two workers, each with one torch thread. Each worker begins with one half of the tests, in the order of the files, so
+# that the tests of a file usually share their fixtures. A worker that has finished takes half of the tests that the
+# other worker has not started.
 test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some minutes
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow and not browser and not carla and not gpu and not ray"
 
-# What Ray starts is as many processes as there are cores: its tests have the machine to themselves. They are all in two
-# folders; the other tests are not even collected.
+# Ray starts as many processes as there are cores, so its tests run without other tests beside them. They are all in two
+# folders, and pytest collects only these folders.
 test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, Ray, pages in Debian's chromium, and CUDA where there is a GPU
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "(slow or browser or carla or gpu) and not ray"
 	$(BIN)/python -m pytest -m ray tests/vec_env tests/zoo

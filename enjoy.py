@@ -1,4 +1,7 @@
-"""Run rl-zoo's literal command, such as ``python enjoy.py --algo visual_td3 --env LiteDriving-v0 -f logs``."""
+"""Run ``visual-td3 enjoy`` under the name of rl-zoo's script.
+
+Example: ``python enjoy.py --algo visual_td3 --env LiteDriving-v0 -f logs``
+"""
 
 import sys
 

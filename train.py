@@ -1,4 +1,7 @@
-"""Run rl-zoo's literal command, such as ``python train.py --algo visual_td3 --env LiteDriving-v0``."""
+"""Run ``visual-td3 train`` under the name of rl-zoo's script.
+
+Example: ``python train.py --algo visual_td3 --env LiteDriving-v0``
+"""
 
 import sys
 

@@ -266,5 +266,6 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    # CARLA's client may still hold threads of closed streams, whose end at the interpreter's exit is not defined.
+    # CARLA's client may still have threads of closed streams. What they do at a normal exit of the interpreter is not
+    # defined, so end the process directly.
     os._exit(0)

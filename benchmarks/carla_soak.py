@@ -173,7 +173,8 @@ def kill_repeatedly(mark: str, for_s: float, seed: int, phase: Synchronized, res
         simulators = [pid for pid, words in found.items() if "carla_emulator" in words and pid not in watchdogs]
         what, victims = "simulator", simulators
         if sum(kills.values()) % 5 == 4:
-            # A guard has the same command line as its watchdog, and was started later: it has the larger process id.
+            # A watchdog forks a guard process, which has the same command line (``watchdog.Guard``). The watchdog is
+            # older, so it has the smaller process id.
             what, victims = "watchdog", sorted(watchdogs)[:1]
         for pid in victims:
             try:

@@ -55,7 +55,8 @@ PICTURES: dict[str, Picture] = {
         "leak, clipped",
         SCALED,
         (Panel(tags.ACTOR_LOSS, True), Panel(_NORM["actor_cnn"])),
-        "The same loss as above. The norm that was logged, after clipping, is a flat line: it says nothing.",
+        "The actor's loss explodes, as in `feature_leak`. The norm, which was logged after clipping, stays constant: "
+        "it does not show the explosion.",
     ),
     "critic_overestimation": Picture(
         "inverse discount",
@@ -73,7 +74,8 @@ PICTURES: dict[str, Picture] = {
         "one critic",
         RAW,
         (Panel(tags.Q1_VALUE, against=tags.Q2_VALUE), Panel(tags.CRITIC_2_LOSS, True)),
-        "One critic learns, the other one (dash-dotted) stays where it was: the two curves should be one.",
+        "One critic learns, and the Q values of the other critic (dash-dotted) hardly change. The two curves should "
+        "almost coincide.",
     ),
     "actor_saturation": Picture(
         "stock, 1e-3",
@@ -136,27 +138,27 @@ PICTURES: dict[str, Picture] = {
         "dead camera",
         SCALED,
         (Panel(tags.FRAME_STD), Panel(tags.FRAME_CHANGE)),
-        "Here the sensor is covered: no contrast within a frame, no change from one to the next. A frozen camera has "
-        "contrast, and no change.",
+        "Here the camera is covered: a frame has no contrast, and does not differ from the previous frame. The frames "
+        "of a frozen camera have contrast, but do not change.",
     ),
     "short_warmup": Picture(
         "no warm-up",
         SCALED,
         (Panel(tags.TOTAL_ITERATIONS), Panel(tags.CRITIC_LOSS, True)),
-        "The count of updates starts at the origin. The healthy one starts when the replay buffer holds 500 "
+        "The updates begin at the start of the run. In the healthy run, they begin when the replay buffer holds 500 "
         "transitions.",
     ),
     "episode_collapse": Picture(
         "falls through the road",
         SCALED,
         (Panel(tags.EPISODE_LENGTH), Panel(tags.EPISODE_REWARD)),
-        "From one step on episodes end almost as soon as they begin.",
+        "From a certain step on, the episodes end almost as soon as they begin.",
     ),
     "non_finite": Picture(
         "log of zero",
         SCALED,
         (Panel(tags.CRITIC_LOSS, True), Panel(tags.Q1_VALUE), Panel(tags.ACTOR_LOSS)),
-        "The curves stop: what follows is NaN, which has no place on an axis.",
+        "The curves end where the values become NaN, because NaN cannot be drawn.",
     ),
 }
 """The pictures by the id of the diagnosis."""

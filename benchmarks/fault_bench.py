@@ -119,7 +119,7 @@ def train(name: str, seed: int, folder: Path, device: str = "cpu") -> float:
         tensorboard_log=str(folder / "tb"),
         **training.settings,
     )
-    # VisualTD3 refuses an update that is not finite. The run ends with it, and its event files are judged.
+    # If an update is not finite, VisualTD3 raises an error, which ends the run. The event files are judged as usual.
     with contextlib.suppress(NonFiniteUpdateError):
         model.learn(training.n_timesteps, callback=callbacks(training, folder))
     (folder / TRAINED).touch()
@@ -180,7 +180,7 @@ def run(job: tuple[str, int, Path, bool]) -> tuple[str, dict[str, Any]]:
     """Return the run's key and its row."""
     name, seed, logs, judge_only = job
     folder = logs / name.replace(" ", "_").replace(",", "") / str(seed)
-    # An exception is a result too: the other training runs of a night should still run.
+    # An exception becomes the result of this run, so that it does not end the other training runs.
     try:
         row = {} if judge_only else {"seconds": round(train(name, seed, folder), 1)}
         return key(name, seed), {**row, **judged(folder)}

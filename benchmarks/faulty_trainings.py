@@ -294,7 +294,7 @@ _STOCK = {
     "tau": 0.005,
     "policy_kwargs": {"encoder": "separate"},
 }
-"""Stock TD3's wiring, networks and objective."""
+"""Settings of stock TD3: its losses, and its networks with separate encoders for actor and critic."""
 
 
 def _frozen_or_covered(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
@@ -311,7 +311,7 @@ FAULTS: dict[str, Training] = {
         normalize_reward=False,
     ),
     "leak, clipped": Training(
-        "the same, clipped to 1, norms logged after clipping",
+        "the critic scores the actor's features, gradients are clipped to 1, and norms are logged after clipping",
         "feature_leak",
         ("clipping_masks_divergence",),
         algorithm=ClippedFirstTD3,
@@ -368,7 +368,7 @@ FAULTS: dict[str, Training] = {
         normalize_reward=False,
     ),
     "one term": Training(
-        "progress weighs 20, everything else as it was",
+        "the weight of the reward term progress is 20, and the other weights keep their defaults",
         "reward_imbalance",
         settings=_OURS,
         env_kwargs={"reward": RewardWeights(progress=20.0)},

@@ -286,9 +286,9 @@ CHANGES: Mapping[str, Change] = {
     "cut at 50 %": _cut(0.5),
     "rewards times 100": _times(100.0),
     "rewards times 0.01": _times(0.01),
-    "returns + their largest": _shifted(1.0),
-    "returns - their largest": _shifted(-1.0),
-    "returns + 10 times their largest": _shifted(10.0),
+    "returns + their largest magnitude": _shifted(1.0),
+    "returns - their largest magnitude": _shifted(-1.0),
+    "returns + 10 times their largest magnitude": _shifted(10.0),
     "noise doubled": _noisy(np.sqrt(3.0)),
 }
 REPEATS = 5
@@ -358,7 +358,7 @@ def over_time_table(rows: Sequence[Mapping[str, object]]) -> str:
         n_no_go = sum(each.count("N") for each in verdicts)
         n_with_one = sum("N" in each for each in verdicts)
         n_at_end = sum("no_go_from" in row for row in of_label)
-        # In a run that does not end with NO-GO, no steps can be saved.
+        # A run that does not end with NO-GO would not be stopped early, so it saves no steps.
         saved = float(np.mean([float(str(row.get("part_after", 0.0))) for row in of_label]))
         cells = [len(of_label), sum(map(len, verdicts)), n_no_go, n_with_one, n_at_end, f"{saved:.0%}"]
         lines.append(f"| {label} | {' | '.join(map(str, cells))} |")
@@ -433,7 +433,7 @@ def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: s
     setattr(module, name, type(value)(value * factor))
     try:
         for judged, data in runs:
-            # A new set, because each set keeps its answers.
+            # Make a new SeriesSet, because a SeriesSet caches results, which depend on the threshold.
             verdict = ask(SeriesSet(data.series)).verdict
             was_right = judged.answers is not None and judged.answers.verdict is RIGHT[judged.label]
             is_opposite = verdict is RIGHT["F" if judged.label == "H" else "H"]

@@ -16,7 +16,7 @@ from sb3_visual_td3.envs.road.traffic import lane_lines
 
 SCALE = 3
 CARS = ((0, 10.0, 0), (1, 22.0, 2), (0, 30.0, 3))
-"""Lane, metres ahead, paint."""
+"""The other cars: lane, distance ahead in metres, and colour (an index into ``PAINTS`` of ``car_painter``)."""
 
 
 class Scene(NamedTuple):

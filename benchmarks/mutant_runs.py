@@ -220,7 +220,8 @@ def grid() -> list[Mutant]:
 
 def environment(task: str, scale: float) -> gym.Env[Any, Any]:
     """Return the environment with scaled rewards. Monitor logs the scaled returns, as in a user's own training."""
-    # CnnPolicy's convolutions need at least 36 pixels. With at most 200 steps each, a run has at least 50 episodes.
+    # CnnPolicy's convolutions need at least 36 pixels. An episode has at most 200 steps, so a run of 10,000 steps has
+    # at least 50 episodes.
     small = {"image_size": 40, "max_episode_steps": 200} if task == LITE else {}
     env: gym.Env[Any, Any] = gym.make(task, **small)
     if scale != 1.0:

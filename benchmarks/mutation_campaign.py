@@ -440,7 +440,7 @@ def try_mutation(name: str, number: int, keep: Path | None = None) -> Outcome:
         file = target.write(folder)
         file.write_bytes(target.mutate(file.read_bytes(), draw))
         began = time.monotonic()
-        # A fork has all libraries imported already, and cannot take the campaign down with it.
+        # A forked process has all libraries imported already. If it crashes, the campaign continues.
         child = os.fork()
         if child == 0:
             _run_and_exit(target.command(folder), folder)

@@ -140,7 +140,7 @@ def main() -> None:
         maps = None
         if suite in _TOWNS:
             if settings.towns is None:
-                parser.error(f"--suites {suite}: expected --towns, the folder of {_TOWNS[suite]}")
+                parser.error(f"--suites {suite} also needs --towns DIR: the folder that contains {_TOWNS[suite]}")
             maps = [str(settings.towns / _TOWNS[suite])]
         for each in suite_parts(suite, maps, settings.routes):
             part = busier(each, settings.cars, settings.walkers, settings.lights)

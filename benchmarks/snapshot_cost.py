@@ -116,7 +116,7 @@ def report(result: Result) -> str:
             f"in {result['second_seconds']:.1f} s",
         ),
         (
-            "peak memory while saving, beyond before",
+            "peak memory while saving, beyond the memory before",
             f"{result['first_peak_growth'] / whole:.1%} of the buffer, then {result['second_peak_growth'] / whole:.1%}",
         ),
         ("restoring, s", f"{result['restore_seconds']:.1f}, of which {result['load_seconds']:.1f} to check every byte"),

@@ -244,7 +244,7 @@ class Checkpoint:
         self._returns: deque[float] = deque(maxlen=window)
         self._best = -math.inf
         self.value: list[th.Tensor] = []
-        """Empty until there have been episodes enough."""
+        """The weights of the kept policy; empty until ``window`` episodes have ended."""
 
     def add(self, episode_return: float, weights: Sequence[th.Tensor]) -> None:
         """Judge the policy, given a training episode that has ended."""

@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation: ``make docs``. Nothing here needs the network."""
+"""Configure Sphinx, which builds the documentation (``make docs``). This file needs no network."""
 
 import os
 import sys
@@ -31,16 +31,16 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-# Of the extra carla; without it our modules still have their docstrings.
+# These modules belong to the extra carla. If one is missing, autodoc replaces it by a mock and can import our modules.
 autodoc_mock_imports = [name for name in ("carla", "msgpack") if find_spec(name) is None]
 
 nitpick_ignore_regex = [
-    # What other projects document: their pages cannot be asked without the network.
+    # Names from other projects. Sphinx cannot look up their documentation without the network.
     (r"py:.*", r"(argparse|collections|gymnasium|numpy|os|pathlib|stable_baselines3|rl_zoo3|th|torch)\..*"),
     # Names of types as signatures spell them, and private base classes.
     (r"py:(class|exc|obj|data)", r"(\w+\.)?[A-Z]\w+"),
     (r"py:class", r"sb3_visual_td3\..*\._\w+"),
-    # What documented classes hold or inherit, and no page is about.
+    # Attribute types and base classes of documented classes that have no page of their own.
     (r"py:class", r"sb3_visual_td3\.report\.(hyperparam|run_settings|recommendation|sections).*"),
     (r"py:class", r"sb3_visual_td3\.report\.analysis\.(StatedProperty|RunSections)"),
     (r"py:class", r".*\.RestorableDrivingEnv"),

@@ -63,15 +63,15 @@ def _rubric(title: str) -> str:
 def _look(diagnosis_id: str) -> list[str]:
     picture = PICTURES.get(diagnosis_id)
     if picture is None:
-        return ["There is no picture of a real training for this diagnosis yet."]
+        return ["There is no picture of a training run for this diagnosis yet."]
     from faulty_trainings import FAULTS, HEALTHY
 
     story, beside = FAULTS[picture.training].story, HEALTHY[picture.beside]
     rewards = "normalized rewards" if beside.normalize_reward else "raw rewards"
     return [
         f"![Curves of a training run with this fault beside a healthy one](images/diagnoses/{diagnosis_id}.svg)",
-        f"{picture.look} The picture shows the training *{picture.training}* of the fault bench ({story}). The dashed "
-        f"curves show the healthy training run *{picture.beside}* ({rewards}).",
+        f"{picture.look} The picture shows the training run *{picture.training}* of the fault bench ({story}). The "
+        f"dashed curves show the healthy training run *{picture.beside}* ({rewards}).",
         f"```console\n$ {COMMAND} {diagnosis_id}\n```",
     ]
 

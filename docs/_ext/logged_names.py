@@ -18,7 +18,7 @@ def logged_names() -> str:
     ]
     by_prefix = sorted(
         [*TAGS.values(), *alerts], key=lambda tag: tag.name.partition("/")[0]
-    )  # stable: the file's order within
+    )  # the sort is stable: names with the same prefix keep the order of the file
     parts = []
     for prefix, tags in groupby(by_prefix, key=lambda tag: tag.name.partition("/")[0]):
         rows = [(code(tag.name), tag.unit, tag.meaning, code(tag.owner), tag.x_axis) for tag in tags]

@@ -101,7 +101,7 @@ class FrameReplayBuffer(ReplayBuffer):
     - The ``obs`` of the next transition differs from the ``next_obs`` of this transition.
     - ``next_obs`` without its newest frame differs from ``obs`` without its oldest frame. If the environment stacks
       frames in a different way (such as every second frame, or the newest first), use ``frame_stack=1``, which
-      switches this test off. After 100 transitions, a warning says so if no window has more than one step.
+      switches this test off. After 100 transitions, the buffer warns if no window has more than one step.
 
     :param buffer_size: number of transitions to hold, over all environments
     :param observation_space: uint8 images ``(channels, height, width)``, or a Dict that contains some

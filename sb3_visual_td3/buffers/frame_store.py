@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.common.saved_state import fill
 
-try:  # optional, as in Stable-Baselines3, which checks the memory of its buffers with it
+try:  # psutil is optional. Stable-Baselines3 also uses it to check whether a replay buffer fits into memory
     import psutil
 except ImportError:
     psutil = None

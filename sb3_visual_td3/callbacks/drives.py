@@ -1,6 +1,7 @@
 """Play evaluation episodes and return their results, for policies and for baselines that do not learn.
 
-A :class:`Drive` is the result of an episode in a driving environment, an :class:`Episode` in any environment.
+A :class:`Drive` is the result of an episode in a driving environment. An :class:`Episode` is the result of an episode
+in any environment.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ MANY_STEPS = 10_000
 MANY_STEPS_WITHOUT_LIMIT = 2_000
 """The same in an environment without a known time limit. The doctor also rolls out this number of steps."""
 MAX_STEPS = 100_000
-"""An evaluation episode that has not ended after this number of steps is cut off, and counts as it is."""
+"""An evaluation episode is cut off after this number of steps, and counts with the return and length so far."""
 
 Result = TypeVar("Result", Episode, Drive)
 
@@ -168,7 +169,7 @@ class _DriveTally(_Tally[Drive]):
 
 
 _MAX_REPEATS = 3
-"""How often an episode in which the simulator fails is repeated with the same seed; a guess."""
+"""Maximum number of repetitions of an episode with the same seed if the simulator fails. The value is a guess."""
 
 
 def _play(

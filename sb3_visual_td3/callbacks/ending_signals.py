@@ -125,7 +125,7 @@ class EndingSignals:
         if hasattr(signal, "SIGALRM"):
             self._alarm_before = signal.signal(signal.SIGALRM, self._on_alarm) or signal.SIG_DFL
             signal.setitimer(signal.ITIMER_REAL, GRACE_S)
-        # os.write and not print: a signal can interrupt a print, and a second one from inside it raises an error.
+        # This uses os.write and not print. If the signal has interrupted a print, a second print raises an error.
         os.write(2, f"{name}: the training ends after this rollout; a second signal ends it at once\n".encode())
 
     def _is_training(self, frame: FrameType | None) -> bool:

@@ -242,7 +242,8 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
             "ep_lengths": self.evaluations_length,
         }
         if self._is_success_buffer:
-            # Evaluations before the first success have no row. In snapshots of version 0.3.0, rows may be too short.
+            # Evaluations before the first episode with ``is_success`` have no row of successes yet. In snapshots of
+            # version 0.3.0, rows may be too short.
             n_missing = len(self.evaluations_length) - 1 - len(self.evaluations_successes)
             rows: list[list[bool]] = [[]] * n_missing + self.evaluations_successes + [self._is_success_buffer]
             self.evaluations_successes = [

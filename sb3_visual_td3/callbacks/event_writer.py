@@ -50,7 +50,7 @@ DASHBOARD: Mapping[str, Charts] = {
         **_CLIPPING,
         "fraction of updates clipped": tuple(tags.CLIP_FRACTION.values()),
         "norm of a step divided by norm of the weights": tuple(tags.UPDATE_RATIO.values()),
-        "norms measured by the optimizer (1: yes)": (tags.SEEN_BY_OPTIMIZER,),
+        "norms measured at the optimizer's step (1: yes)": (tags.SEEN_BY_OPTIMIZER,),
     },
     "Alerts": {
         "norms above a threshold": (tags.ALERT_WARNING, tags.ALERT_CRITICAL),
@@ -143,7 +143,7 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
         names.add(tags.EVAL_REWARD)
     if "DrivingEvalCallback" in classes:
         names.add(tags.EVAL_RANDOM_REWARD)
-    # By class, because a callback of the user may have an attribute of this name too.
+    # The callback is found by its class, because a user's callback may also have an attribute named ``guard``.
     alerts = [callback for callback in callbacks if "ExplosionAlertCallback" in _our_classes(callback)]
     if all(vars(alert)["guard"].on_critical == "warn" for alert in alerts):
         names.discard(tags.GUARD_ACTIONS)
@@ -161,7 +161,10 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
 
 
 def _our_classes(callback: BaseCallback) -> set[str]:
-    """Return the names of this package's classes among the classes of a callback; a user's may have the same names."""
+    """Return the names of those classes in a callback's MRO that this package defines.
+
+    The module of a class is checked, because a user's class may have the same name.
+    """
     return {cls.__name__ for cls in type(callback).__mro__ if cls.__module__.startswith("sb3_visual_td3.")}
 
 

@@ -71,7 +71,7 @@ class PolicyEvalCallback(EvaluationCallback[Episode]):
         ``eval_env`` needs a simulator server
     """
 
-    # A snapshot that was taken with Stable-Baselines3's callback in this place can be resumed.
+    # A run can be resumed with this callback even if its snapshot was taken with Stable-Baselines3's EvalCallback.
     state_class: ClassVar[type] = EvalCallback
 
     def __init__(

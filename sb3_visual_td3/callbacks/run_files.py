@@ -193,7 +193,8 @@ def _event_dir(logger: Logger) -> Path | None:
 
 def _texts(run_dir: Path, logger: Logger) -> Iterator[tuple[str, Path]]:
     """Yield the text files in the run's and the logger's folder, with their path relative to the run's folder."""
-    # The real paths only find the same folder twice: relative paths between a link and its target would be wrong.
+    # The real paths only show whether both folders are the same. The result is computed from the given paths, because a
+    # relative path from a link to a file in its target would be wrong.
     folders = {run_dir.resolve(): run_dir}
     if logger.dir:
         folders.setdefault(Path(logger.dir).resolve(), Path(logger.dir))
@@ -349,7 +350,7 @@ def find_run_files(
     except ValueError as error:
         if not is_lenient:
             raise ValueError(f"{error}. Use --without-logs to continue without the lost files") from error
-        lines.append(f"{error}: the run continues without them")
+        lines.append(f"{error}. The run continues without the lost files")
         if not _is_state(state):
             state = {"event_dir": None, "event_files": {}, "texts": {}}
     return ResumedFiles(run_dir, state, event_dir, is_lenient, lines)

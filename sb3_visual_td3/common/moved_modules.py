@@ -102,7 +102,8 @@ class _MovedModuleFinder(MetaPathFinder, Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the new module itself, so that its classes are identical under the old and the new name."""
         new_name = f"{_PACKAGE}.{MOVED_MODULES[spec.name.partition('.')[2]]}"
-        # Not a DeprecationWarning: Python shows that only to the author of the importing code, here rl-zoo or SB3.
+        # This is not a DeprecationWarning, because by default Python shows those only for code in ``__main__``. Here,
+        # rl-zoo or SB3 usually imports the old name.
         warnings.warn(f"{spec.name} has moved to {new_name}: use the new name", FutureWarning, stacklevel=2)
         module = importlib.import_module(new_name)
         # The import system overwrites __spec__ with that of the old name after this call; see exec_module().

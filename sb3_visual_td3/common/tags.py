@@ -270,7 +270,7 @@ GUARD_ACTIONS = _tag(
 FRAME_STD = _tag(
     "agent/frame_std",
     "grey level",
-    "Standard deviation of the pixels of the newest frame, in the environment with the least.",
+    "Standard deviation of the pixels of the newest frame, in the environment where it is smallest.",
     _GRADIENTS,
 )
 FRAME_CHANGE = _tag(

@@ -272,9 +272,9 @@ class _Run:
             logged=frozenset(data.names()),
             is_watched_from_outside=data.flag(tags.SEEN_BY_OPTIMIZER) is True,
         )
-        # The first tag of each criterion that applies to every run and blocks: a run cannot be GO without these tags,
-        # so it gains nothing by leaving them out. If optional tags counted, a run could avoid a failure by not logging
-        # them.
+        # The length is also read from required tags only: the first tag of each criterion that this run must pass for a
+        # GO. A run cannot be GO without these tags, so it gains nothing by leaving them out. If optional tags counted,
+        # a run could avoid a failure by not logging them.
         needed = [criterion.tags[0] for criterion in criteria if flags.needs(criterion)]
         length = data.n_steps
         length_in_required_tags = data.length_from(needed)

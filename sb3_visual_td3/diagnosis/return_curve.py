@@ -720,7 +720,7 @@ def _experience(series: Series, averaged_over: int, lengths: Series | None, *, o
     if is_known:
         return _Experience(spacing / length, span / length, span)
     if averaged_over == 1:
-        # A point is one episode at least, and there may be more between two points.
+        # Each point stands for at least one episode. Between two points, there may be episodes that were not logged.
         return _Experience(None, max(float(len(series)), span / LONG_EPISODE), span)
     return _Experience(None, math.inf, span)
 
@@ -839,7 +839,7 @@ def _combined(curves: Sequence[ReturnCurve], data: SeriesSet, lengths: Series | 
         if _lags_behind(other, one, data, lengths):
             return "no", one
     answers = {curve.learning for curve in curves}
-    # If no curve decides, a fall takes precedence over a level, and many points over few.
+    # If no curve decides, the curve with the most points represents the run, but a collapsed curve takes precedence.
     speaks = max(curves, key=lambda curve: (curve.state is CurveState.COLLAPSED, curve.n_points))
     if "yes" in answers and "no" not in answers and speaks.state is not CurveState.COLLAPSED:
         return "yes", next(curve for curve in curves if curve.learning == "yes")
@@ -985,7 +985,7 @@ def counts_episodes(tag: ReturnTag, data: SeriesSet) -> bool:
     is_regular = spacing > 0.0 and float(np.mean(pauses == spacing)) >= 0.4
     if tag.source != "training" or not is_regular or spacing > EPISODE_AXIS_SPACING:
         return False
-    # An episode has more than one step, so a return at each step counts episodes.
+    # An x-axis that grows by 1 from point to point counts episodes, because an episode has more than one step.
     return spacing == 1.0 or not _is_as_long_as_run(series, data)
 
 

@@ -55,7 +55,7 @@ def growth_factor(series: Series) -> float:
     # If the largest magnitude is tiny, a millionth of it underflows to 0.
     logs = np.log(np.maximum(np.abs(finite.values), max(largest * 1e-6, SMALLEST)))
     steps = finite.offsets
-    # exp(709.8) is the largest double: the limit keeps the factor finite.
+    # exp(x) overflows for x above 709.78, so the limit keeps the factor finite.
     return float(np.exp(np.clip(theil_sen_slope(steps, logs) * float(steps[-1]), -700.0, 700.0)))
 
 

@@ -92,9 +92,10 @@ def environment_steps(data: SeriesSet) -> int | None:
 
 
 def _count_by_one(known: Sequence[Series]) -> bool:
-    """Return whether every tag has a point at each step, and at least one tag is the return of an episode.
+    """Return whether the steps of each tag usually increase by 1, and at least one tag is the return of an episode.
 
-    The steps then count episodes or epochs, because an episode lasts more than one environment step.
+    The steps then count episodes or epochs, because an episode lasts more than one environment step. Tags with at most
+    two points are ignored.
     """
     curves = [series for series in known if len(series) > 2]
     has_return = any(return_tag(series.name) is not None for series in curves)

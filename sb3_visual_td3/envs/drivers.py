@@ -1,6 +1,7 @@
-"""Drive by pure pursuit, without learning; the results are an upper bound for a policy's distance and return.
+"""Drive by pure pursuit, without learning; the driver is a strong baseline for a policy's distance and return.
 
-The driver uses the vehicle's exact state, not the camera. The drivers for the lower bound are in ``callbacks.drives``.
+The driver uses the vehicle's exact state, not the camera. The weak baselines, such as random actions, are in
+``callbacks.drives``.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
     """Truncate an episode after a number of steps in a row without a positive reward.
 
     The episode is truncated, not terminated, so critics bootstrap from its last observation. The wrapper is for
-    training. ``visual-td3``, PolicyEvalCallback and DrivingEvalCallback turn the limit off in evaluations, which play
-    whole episodes; elsewhere, call :meth:`lift_idle_limit`.
+    training. An evaluation must play whole episodes: ``visual-td3``, PolicyEvalCallback and DrivingEvalCallback turn
+    the limit off for their evaluations. In your own evaluations, call :meth:`lift_idle_limit`.
 
     The limit suits tasks in which progress often gives a positive reward. If all rewards are negative, the limit cuts
     every episode. If all rewards are positive, the limit never acts.
@@ -74,7 +74,7 @@ class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
         for wrapper in _wrappers_from(self.env):
             if not _is_monitor(wrapper):
                 continue
-            # As at the end of Monitor.step.
+            # These are the steps that Monitor.step takes at the end of an episode.
             monitor: Any = wrapper
             total, seconds = sum(monitor.rewards), time.time() - monitor.t_start
             episode = {"r": round(total, 6), "l": len(monitor.rewards), "t": round(seconds, 6)}

@@ -24,7 +24,9 @@ from sb3_visual_td3.common.types import Points
 
 
 def frame_std(frames: th.Tensor) -> th.Tensor:
-    """Return the standard deviation of the pixels within a frame, averaged over channels; the least of all frames.
+    """Return the smallest contrast of the given frames.
+
+    The contrast of a frame is the standard deviation of the pixels of a channel, averaged over the channels.
 
     :param frames: ``(batch, channels, height, width)`` uint8
     :return: a scalar >= 0 in grey levels; 0 if each channel of a frame has a single colour

@@ -124,7 +124,8 @@ def value_bound(rewards: th.Tensor, discounts: th.Tensor) -> th.Tensor:
     :return: a scalar >= 0; infinite if a discount is 1
     """
     missing = 1.0 - discounts
-    # A float32 close to 1 is off by up to half its spacing, 6e-8. Without the correction the bound could be too small.
+    # A float32 just below 1 is a multiple of 6e-8, so a discount is rounded by less than 6e-8. Without the
+    # correction, the bound could be too small.
     missing = th.where(discounts > 0.9999, missing - 6e-8, missing)
     return th.where(missing > 0.0, rewards.abs() / missing, math.inf).max()
 

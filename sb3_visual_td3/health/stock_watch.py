@@ -268,8 +268,8 @@ class StockWatch:
 
         def before(_optimizer: th.optim.Optimizer, _args: object, _kwargs: object) -> None:
             if self.run_began_at not in (None, self._model.start_time):
-                # An exception has ended the training of the observers, so no callback has detached them. A hook cannot
-                # remove itself while PyTorch runs the hooks.
+                # The observers belong to an earlier call of learn(). An exception ended this call, so no callback has
+                # detached them. The hooks stay, because a hook cannot remove itself while PyTorch runs the hooks.
                 self.observers.clear()
             if network == "critic":
                 self.n_updates += 1

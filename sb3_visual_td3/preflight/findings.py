@@ -230,15 +230,15 @@ CATALOGUE: Mapping[str, Entry] = {
     "batch_beyond_buffer": Entry(
         "A batch is larger than the replay buffer",
         "problem",
-        "Increase buffer_size or reduce batch_size. Otherwise a batch holds every transition several times.",
+        "Increase buffer_size or reduce batch_size. Otherwise every batch holds some transitions more than once.",
         _COUNT,
         "buffer_size 200 and batch_size 256",
     ),
     "n_steps_beyond_episode": Entry(
-        "n-step returns are as long as episodes",
+        "n-step returns are longer than half an episode",
         "problem",
-        "Reduce n_steps. Otherwise nearly every n-step return ends with its episode, and the critic's target network "
-        "is never used.",
+        "Reduce n_steps. Otherwise most n-step returns end with their episode, and the critic's target network is "
+        "seldom used.",
         _COUNT,
         "n_steps 10, and episodes of 12 steps",
     ),

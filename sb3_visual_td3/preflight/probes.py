@@ -294,9 +294,9 @@ def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgor
         given["ent_coef"] = 0.01
     policy: Any = model.policy_class
     probed: Any = algorithm(policy, env, **given)
-    # DDPG has this attribute of TD3, but its constructor has no such argument. The critic has to learn the reward
-    # before the actor is trained. An actor of Stable-Baselines3 that follows an untrained critic ends at a limit of
-    # its actions, where tanh has no gradient.
+    # The critic has to learn the reward before the actor is trained. An actor of Stable-Baselines3 that follows an
+    # untrained critic ends at a limit of its actions, where tanh has no gradient. ``policy_delay`` is set as an
+    # attribute, because DDPG inherits the attribute from TD3 but has no such argument in its constructor.
     if hasattr(probed, "policy_delay"):
         probed.policy_delay = POLICY_DELAY
     return probed  # type: ignore[no-any-return]

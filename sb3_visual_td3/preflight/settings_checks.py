@@ -29,7 +29,8 @@ SHORT_HORIZON_SHARE = 0.05
 ENOUGH_HORIZON = 10.0
 """A horizon of this many steps is never called too short, however long the episodes are."""
 LONG_HORIZON = 100.0
-"""The doctor warns if the horizon is more than this many times as long as an episode."""
+"""The doctor warns if the horizon is more than this many times as long as an episode. An episode of fewer than
+100 steps counts as 100 steps."""
 HIGH_TAU, LOW_TAU = 0.5, 1e-5
 HIGH_NOISE, LOW_NOISE = 1.0, 0.01
 """Limits for the standard deviation of the noise on actions in [-1, 1]. Above HIGH_NOISE, at least 30 %

@@ -53,7 +53,7 @@ class Code(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """Mark text that a reader should see first, with a sign and not only with a colour."""
+    """Mark text that a reader should see first. Renderers add a sign to it, because colour is not enough."""
 
     text: str
 

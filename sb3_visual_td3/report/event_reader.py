@@ -412,8 +412,8 @@ class RunReader:
             if not runs:
                 runs += [*earlier, _Run(axis=table.axis)]
             run, name, series = runs[-1], table.files[0].name, table.series
-            # Without this check, points at episodes would be judged as if they were at environment steps. Files that do
-            # not state their unit have steps as in event files, so their tags show their units.
+            # Without this check, points at episodes would be judged as if they were at environment steps. If neither
+            # side states a unit, this check is skipped: the units then follow from the tags, as in event files.
             is_stated = table.axis is not None or run.axis is not None
             if run.series and is_stated and table.axis_unit() != run.axis_unit():
                 run.notes.append(
@@ -725,7 +725,8 @@ def _checkpoint_of(old: Mapping[str, Series], begins: Mapping[str, int], at_chec
     # A file with only a few of the tags may be a later evaluation of the same policies.
     if not firsts or 2 * len(known & begins.keys()) < len(known):
         return None
-    # If the first steps differ much, other programs have used these names for steps of another unit.
+    # If the first steps differ by more than this factor, some of these tags are not on environment steps: other
+    # programs may use the same names with another unit.
     return min(firsts) if max(firsts) <= SAME_AXIS * min(firsts) else None
 
 

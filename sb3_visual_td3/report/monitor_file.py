@@ -104,8 +104,8 @@ class MonitorFile(NamedTuple):
 def read_monitors(paths: Sequence[Path]) -> tuple[dict[str, Series], tuple[str, ...]]:
     """Read several monitor files, such as one for each parallel environment, as one sequence of episodes.
 
-    A resumed run also writes new files. They cannot be told from the files of another run, so a note names them. This
-    does not hold for files with numbers as names, which SB3 gives to the files of parallel environments.
+    A resumed run also writes new files. They cannot be distinguished from the files of another run, so a note names
+    them. There is no note if all names are numbers, because SB3 gives such names to the files of parallel environments.
 
     :param paths: paths of the files; each holds at least one episode
     :return: series by name, and notes; no series if a file cannot be read

@@ -110,7 +110,8 @@ def curve_unit(analysis: Analysis, curve: ReturnCurve) -> str:
         return "episode"
     if is_standard(curve.tag):
         return "step"
-    # The names show no environment steps, so a table has stated this unit, for all its columns.
+    # The tag names alone do not show environment steps, so a table has stated this unit. The unit holds for all columns
+    # of the table.
     if axis == ENVIRONMENT_STEPS and axis_of(analysis.series) != axis:
         return "step"
     tag = return_tag(curve.tag)
@@ -298,8 +299,8 @@ class _Advice:
             snippets += self._for_a_script(callbacks, needs_evaluation)
         if not told and not unknown:
             told.append(
-                "No criterion can decide the verdict, because none that blocks applies to this run: remove "
-                "'blocking: false' of a criterion from the file of --criteria."
+                "No criterion can decide the verdict, because no blocking criterion applies to this run: remove "
+                "'blocking: false' from a criterion in the file of --criteria."
             )
         elif not told:
             told.append(self._more_of_the_run())
@@ -336,7 +337,7 @@ class _Advice:
         length = stated if stated is not None and least <= stated <= 10 * least else least
         flags = [f"-n {length}"]
         if self.analysis.manifest is not None and "validate" in self.analysis.manifest.command[:5]:
-            # validate starts to train early enough for a short run, and evaluates often enough.
+            # ``visual-td3 validate`` starts the updates early enough for a short run, and evaluates often enough.
             command = self.command("validate", *flags)
         else:
             if not self.drives:
@@ -377,8 +378,8 @@ class _Advice:
             if tag in tags.TAGS and len(analysis.series[tag].finite) == 0
         }
         family = analysis.answers.kind.family
-        # This criterion is unknown if --require-evidence demands more than the run has. Every callback that any
-        # criterion lacks would then add evidence.
+        # The criterion EVIDENCE is unknown if --require-evidence demands more evidence than the run has. Every callback
+        # that the run lacks and that would log the tags of any criterion then adds evidence.
         if any(r.id == EVIDENCE for r in unknown):
             wanted |= {r.needs_callback for r in analysis.criteria if r.needs_callback is not None}
         if any(r.id == STABLE_IN_OWN_SCALE for r in unknown) and family is Family.OFF_POLICY:

@@ -484,7 +484,7 @@ def _with_axis(panel: Panel, analyses: Sequence[Analysis]) -> Panel:
     if panel.x_title != STEP_AXIS:
         return panel
     axes = {analysis.data.axis for analysis in analyses}
-    # Where the returns count episodes, the steps of other tags are of an unknown unit.
+    # If the x-axis of the returns counts episodes, the unit of the other tags' steps is unknown.
     if len(axes) > 1 or axes == {"episodes"}:
         return replace(panel, x_title="step")
     return replace(panel, x_title=axes.pop().removesuffix("s"))

@@ -231,7 +231,7 @@ class _Run:
     def _new(self, proposed: SettingChange, old: Any) -> Any:
         """Return the recommended value, given the value that the run used; None for no change."""
         if isinstance(proposed.to, Mapping):
-            # The run's own keys override keys that are only filled in, and the proposed keys override all others.
+            # The keys of ``fill`` are used only if the run's mapping lacks them. Those of ``to`` override all others.
             own = old if isinstance(old, Mapping) else {}
             return {**proposed.fill, **own, **proposed.to}
         if proposed.to is not None:
@@ -387,7 +387,7 @@ def _float(value: float) -> str:
     # Use the fewest digits that read back as the same number.
     digits = next(n for n in range(17) if float(f"{value:.{n}e}") == value)
     mantissa, _, exponent = f"{value:.{max(digits, 1)}e}".partition("e")
-    # Without the decimal point and the sign, YAML 1.1 would read the number as text.
+    # Without the decimal point or the exponent's sign, YAML 1.1 would read the number as text.
     return f"{mantissa}e{int(exponent):+d}"
 
 
@@ -402,7 +402,8 @@ def quoted(text: str) -> str:
 
     :param text: any text
     """
-    # YAML reads JSON's quoted text, except for the two halves in which JSON escapes a character beyond U+FFFF.
+    # YAML reads JSON's quoted text, except for surrogate pairs: the two escapes that JSON uses for one character beyond
+    # U+FFFF. Therefore _escaped() escapes such characters, not json.dumps().
     return "".join(map(_escaped, json.dumps(text, ensure_ascii=False)))
 
 

@@ -38,7 +38,7 @@ from sb3_visual_td3.report.wording import (
 )
 
 MAX_CHARACTERS = 65_536
-"""The text of a report has at most this many characters, the limit of GitHub for a pull request or a comment."""
+"""Largest number of characters that GitHub allows in a pull request or a comment. A longer report gets less detail."""
 
 
 class _Detail(IntEnum):
@@ -268,6 +268,7 @@ def _in_code(text: str, *, in_table: bool) -> str:
     """Return text of a log for a code span, in which Markdown has no escapes."""
     text = " ".join(text.replace("`", "").split())
     if in_table:
-        # A table is split into cells first. A backslash before a bar would cancel the escape of the bar.
+        # Markdown splits a table row into cells before it reads code spans, so a bar is escaped even in code. The
+        # backslashes before a bar are doubled, because a single one would cancel this escape.
         text = re.sub(r"(\\*)\|", r"\1\1\\|", text)
     return text

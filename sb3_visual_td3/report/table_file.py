@@ -108,7 +108,8 @@ class Table:
         only the names of the series show the unit
     :param notes: remarks on rows that could not be read, and on the choice of the step column
     :param tracks: if the steps go back, as after a restart: the same points in the order of the rows; otherwise empty
-    :param is_cut: whether the last row was left out, because it is cut: the program was killed, or still writes
+    :param is_cut: whether the last row was left out, because it is incomplete. The program that writes the file was
+        killed, or is still writing
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
@@ -195,7 +196,8 @@ def _first_and_last_step(path: Path) -> tuple[int, int] | None:
         lines = _lines_at_begin(path)
         with open_regular(path) as stream:
             stream.seek(max(0, stream.seek(0, io.SEEK_END) - MAX_HEADER_BYTES))
-            # Numbers and separators are ASCII. Without the zero bytes, this also reads those of UTF-16.
+            # Numbers and separators are ASCII characters, so latin-1 decodes them from UTF-8. After the zero bytes are
+            # removed, it also decodes them from UTF-16.
             end = stream.read(MAX_HEADER_BYTES).decode("latin-1").replace("\0", "").splitlines()
         separator = _separator(lines[0])
         heading = next(csv.reader(lines[:1], delimiter=separator))
@@ -437,7 +439,7 @@ def _separator(line: str) -> str:
 
 
 _Unread = dict[str, list[str]]
-"""Maps the name of a column to its cells that are not numbers. Each such cell costs a row or a point."""
+"""Maps the name of a column to its cells that are not numbers. For each such cell, a row or a point is left out."""
 
 
 @dataclass

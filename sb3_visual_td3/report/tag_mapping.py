@@ -164,10 +164,10 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
 
 
 def _with_checked_axis(data: RunData) -> RunData:
-    """Check whether the steps of a run are environment steps, as its files or the names of its tags say."""
+    """Correct the x-axis of a run if its steps are not the environment steps that its files or tags suggest."""
     if data.axis == ENVIRONMENT_STEPS and environment_steps(data.series) is None:
         data = replace(data, axis=STEPS)
-    # A table may state another unit than its names.
+    # The names of the tags may suggest environment steps although a table states another unit.
     if data.axis != ENVIRONMENT_STEPS:
         data = replace(data, series=replace(data.series, counts_environment_steps=False))
     return data
@@ -233,7 +233,7 @@ def _target(entry: Any, where: str) -> Target:
     if not isinstance(keys, dict) or not isinstance(keys.get("tag"), str) or not keys.keys() <= {"tag", "scale"}:
         raise ValueError(f"{where} is {shown(entry)}; expected a tag of this package, or {{tag: OURS, scale: FACTOR}}")
     tag, scale = keys["tag"], keys.get("scale", 1.0)
-    # The names of the alerts of single rules are not in the table, because they follow from the rules.
+    # tags.TAGS does not contain the alerts of single rules. Their names are derived from LIVE_RULES.
     known = [*tags.TAGS, *tags.OF_SB3.values(), *map(tags.alert_of_rule, LIVE_RULES)]
     if tag not in known:
         near = difflib.get_close_matches(tag, known, n=1, cutoff=0.0)

@@ -95,8 +95,8 @@ class Watch:
     """Watch several runs; :meth:`look` makes one check of all of them, and never waits.
 
     :param job: the work to do at each check
-    :param quiet_s: a finished run is checked again if its newest file is less than this many seconds old and the last
-        check found something new
+    :param quiet_s: a finished run is no longer checked once its newest file is at least this many seconds old, or once
+        a check has found nothing new
     :param on_change: program and arguments to run when a run gets another verdict, or when the likely cause of the
         verdict changes
     """
@@ -159,7 +159,8 @@ class Watch:
                 self.written = self._job.publish(self.analyses, problems)
                 self._must_write = False
             except OSError as error:
-                # A wrong --output shows at the first check. Later the cause may pass, such as a full disk.
+                # An error before any report was written, such as a wrong --output, ends the watch. A later error may be
+                # temporary, such as a full disk, so the next check tries again.
                 if not self.written or are_finished:
                     raise
                 lines.append(f"the reports could not be written: {one_line(error)}")
@@ -333,7 +334,7 @@ def run_on_change(command: Sequence[str], variables: Mapping[str, str]) -> None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program together with the programs that it started, such as the commands of a shell script."""
-    # The program leads a session of its own, so its group has its process id.
+    # With start_new_session=True, the program leads a process group, whose id equals the program's process id.
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

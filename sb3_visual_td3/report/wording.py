@@ -221,7 +221,7 @@ def length_in_words(analysis: Analysis) -> str:
         n_episodes = _n_episodes(analysis)
         if n_episodes is None:
             return f"{steps:,} steps"
-        # With the lengths of the episodes, their sum is the number of environment steps.
+        # If the lengths of the episodes were logged, ``steps`` is a number of environment steps.
         if tags.EPISODE_LENGTH in analysis.series:
             return f"{n_episodes:,} episodes, {steps:,} environment steps"
         other = f", other tags up to step {steps:,}" if n_episodes < steps else ""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.common.input_files import open_regular
 
-# Windows has neither of the first two, and opens a file as text unless the third is given.
+# Windows has neither O_NOFOLLOW nor O_NONBLOCK, and opens a file as text unless O_BINARY is given.
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 BINARY = getattr(os, "O_BINARY", 0)

@@ -162,7 +162,7 @@ def _plain_scalar(value: Any, path: TreePath) -> Any:
         return {"$float": struct.pack(">d", value).hex()}
     if isinstance(value, str):
         return str.__str__(value)
-    # The name of a function or a class helps to find it: "is a function act".
+    # For a function or a class, the message also has its name: "is a function act" for a function ``act``.
     kind = f"{type(value).__name__} {getattr(value, '__name__', '')}".strip()
     raise ValueError(f"{'.'.join(path)} is a {kind}: {_ALLOWED}")
 

@@ -435,7 +435,8 @@ class SnapshotStore:
         n_bytes_small = n_bytes_written = 0
         for place, array in named:
             record = ArrayRecord(place, array.dtype.str, array.shape, None, chunk_bytes_for(array.nbytes), ())
-            # Most arrays of a state are counters and generator states of a few bytes, too small for files of their own.
+            # Most arrays of a state, such as counters and states of random generators, are too small for files of their
+            # own.
             if array.nbytes < record.chunk_bytes:
                 record = record._replace(offset=n_bytes_small, chunk_bytes=0)
                 small.append(NamedArray(place, array))

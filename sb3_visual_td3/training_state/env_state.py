@@ -342,7 +342,8 @@ def max_idle_steps(base: VecEnv, names: list[Names]) -> list[int | None] | None:
     :param names: class names from :func:`sub_env_names`
     """
     has_limit = ["IdleLimit" in around[:-1] for around in names]
-    # Snapshots of earlier versions have no limits, and are compared with None.
+    # Without an IdleLimit the result is None, not a list of None. Snapshots of earlier versions do not contain this
+    # entry, and check_env() reads a missing entry as None.
     return _attribute_of_each(base, "max_idle_steps", has_limit) if any(has_limit) else None
 
 

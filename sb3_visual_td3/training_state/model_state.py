@@ -94,7 +94,7 @@ def _unmarked(state: Any) -> Any:
 
 
 def noises_in_part(noise: ActionNoise | None) -> list[str]:
-    """Return the class names of the action noises of which a snapshot may miss a part of the state.
+    """Return the class names of the action noises whose state a snapshot may not contain completely.
 
     :param noise: action noise of the model; None if it has none
     """
@@ -316,7 +316,7 @@ def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
     if isinstance(model, HasState):
         extras = as_plain(model.get_state(), type(model).__name__)
     own = vars(model)
-    # An environment of torch may report its success as a tensor.
+    # An environment that uses torch may report ``is_success`` as a tensor.
     successes = [each.tolist() if isinstance(each, th.Tensor) else each for each in model.ep_success_buffer or ()]
     return {
         "extras": extras,

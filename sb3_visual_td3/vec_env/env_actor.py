@@ -69,8 +69,8 @@ class EnvActor:
     @property
     def env(self) -> gym.Env[Any, Any]:
         """Return the environment, which is made when it is first used."""
-        # Not in __init__: there Ray reports any exception as the death of the actor. In a call it reports the
-        # exception.
+        # The environment is not made in __init__, because Ray reports an exception there as the death of the actor. If
+        # a call raises an exception, Ray reports this exception.
         if self._env is None:
             self._paths.apply()
             env = cloudpickle.loads(self._make_env)()

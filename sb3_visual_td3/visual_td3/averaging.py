@@ -48,7 +48,7 @@ def averaged_copy(actor: nn.Module) -> Any:
     :return: the copy, in evaluation mode
     """
     average = copy_of_actor(actor)
-    # By id, because two modules may use the same weights, and their average is then the same tensor too.
+    # The key is the id of a parameter: if two modules share a parameter, they also share its average.
     averages: dict[int, th.Tensor] = {}
     for module in average.modules():
         for name, parameter in list(module._parameters.items()):
@@ -77,7 +77,8 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
     latest.update(actor.named_buffers(remove_duplicate=False))
     averages: list[th.Tensor] = []
     targets: list[th.Tensor] = []
-    # Each average once, although a module may have several names, such as one encoder for two cameras.
+    # named_buffers() returns each average once, even if its module has several names, such as one encoder for two
+    # cameras.
     for name, tensor in average.named_buffers():
         if tensor.is_floating_point():
             averages.append(tensor)

@@ -56,7 +56,8 @@ def _windows(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tenso
     """Shift images on a CPU by cutting windows out of padded images, which is six times faster than indexing pixels."""
     pad = int(max(rows.abs().max(), columns.abs().max()))
     padded = np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="edge")
-    # A view (batch, channels, 2 * pad + 1, 2 * pad + 1, height, width) of all windows; one of each image is copied.
+    # The view has the shape (batch, channels, 2 * pad + 1, 2 * pad + 1, height, width) and contains all windows. Only
+    # one window of each image is copied.
     windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
     chosen = windows.transpose(0, 2, 3, 1, 4, 5)[np.arange(len(images)), rows.numpy() + pad, columns.numpy() + pad]
     return th.from_numpy(chosen)

@@ -200,7 +200,7 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
         return
     for name, stock in _STOCK_VALUES.items():
         value = arguments.get(name)
-        # By type too, because 0 == False and 0 == 0.0.
+        # The types are compared too, because 0 == False and 0 == 0.0.
         if not any(value is each or (type(value) is type(each) and value == each) for each in stock):
             raise ValueError(
                 f"{name}={value!r} needs a policy class of this package, but {policy_class.__name__} inherits from "

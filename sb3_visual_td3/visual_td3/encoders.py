@@ -158,7 +158,7 @@ class CombinedEncoder(CombinedExtractor):
             else:
                 extractors[key], n_features = nn.Flatten(), get_flattened_obs_dim(part)
             features_dim += n_features
-        # Not CombinedExtractor's own constructor, which would build a NatureCNN for each image first.
+        # This skips CombinedExtractor's own constructor, which would first build a NatureCNN for each image.
         super(CombinedExtractor, self).__init__(observation_space, features_dim)
         self.extractors = nn.ModuleDict(extractors)
 
@@ -200,7 +200,7 @@ class PictureTrunk(nn.Module):
     def __init__(self, features_extractor: nn.Module, trunk_dim: int) -> None:
         super().__init__()
         is_picture_column = th.tensor(_picture_columns(features_extractor))
-        # Not saved, because they follow from the observation space.
+        # The buffers are not saved, because they can be computed from the observation space.
         self.register_buffer("pictures", is_picture_column.nonzero().flatten(), persistent=False)
         self.register_buffer("vectors", (~is_picture_column).nonzero().flatten(), persistent=False)
         self.trunk = Trunk(len(self.pictures), trunk_dim)

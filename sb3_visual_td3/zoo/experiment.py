@@ -387,8 +387,8 @@ def _plain_leaf(value: Any, where: str) -> Any:
             return mark
     raise ValueError(
         f"{where} is {value!r}, which a snapshot cannot store: expected numbers and strings, in lists and mappings. "
-        "Remove SnapshotCallback. Or train with your own script, which creates this value again when it resumes with "
-        "SnapshotCallback(resume=True)"
+        "Remove SnapshotCallback, or train with a script of your own: it can keep SnapshotCallback, and must create "
+        "this value again when it resumes with SnapshotCallback(resume=True)"
     )
 
 

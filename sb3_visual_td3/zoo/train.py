@@ -44,7 +44,7 @@ def train_and_report_errors(
     """Train, and print errors on stderr: a mistake of the user in one line, a bug with its traceback.
 
     Before training has started, every error is printed. After that, four kinds of errors are printed: a failed save of
-    the model, a failed snapshot, a search without a result, and an error that shows wrong code, such as an
+    the model, a failed snapshot, a search without a result, and an error that only a bug causes, such as an
     AttributeError. All others are raised.
 
     :param arguments: rl-zoo's flags

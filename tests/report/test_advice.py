@@ -305,4 +305,4 @@ def test_a_run_without_a_blocking_criterion_is_told_to_change_the_criteria_file(
     text = "{learning: {blocking: false}, stable_in_own_scale: {blocking: false}}"
     analysis = judged(learner(), *own_criteria(tmp_path, text))
     assert analysis.verdict is Verdict.INSUFFICIENT
-    assert "remove 'blocking: false' of a criterion from the file of --criteria" in next_step(analysis).text
+    assert "remove 'blocking: false' from a criterion in the file of --criteria" in next_step(analysis).text

@@ -181,7 +181,7 @@ def test_a_lost_event_file_gives_a_one_line_error_unless_without_logs_is_given(k
     assert "Use --without-logs to continue without the lost files" in one_line(capsys)
     assert {name: each for name, each in contents(run_dir).items() if name in before} == before
     assert main(["resume", str(run_dir), "--without-logs"]) == 0
-    assert "the run continues without them" in capsys.readouterr().out
+    assert "The run continues without the lost files" in capsys.readouterr().out
     assert (run_dir / "LiteDriving-v0.zip").is_file()
 
 

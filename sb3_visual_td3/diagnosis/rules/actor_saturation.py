@@ -114,8 +114,8 @@ def _by_gradients(data: SeriesSet) -> RuleResult | None:
         Evidence.last_of(critic, "the critics still receive a gradient"),
     )
     remedy = (
-        "Consistent with a saturated tanh or, less likely, with dead units in the actor. To tell them apart, log: "
-        f"{tags.ACTION_SATURATION}. {REMEDY}"
+        "The vanished gradient is consistent with a saturated tanh or, less likely, with dead units in the actor. To "
+        f"tell them apart, log: {tags.ACTION_SATURATION}. {REMEDY}"
     )
     return RuleResult(
         0.6,

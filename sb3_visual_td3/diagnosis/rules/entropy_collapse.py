@@ -29,7 +29,7 @@ REMEDY = (
 )
 IS_LIVE = False
 EXPLAINED_BY = ("non_finite", "learning_rate_too_high", "reward_scale")
-CURE = Cure(code="Raise ent_coef, or lower the learning rate: settings of PPO and A2C, not of VisualTD3.")
+CURE = Cure(code="Raise ent_coef (a setting of PPO and A2C, not of VisualTD3), or lower the learning rate.")
 
 LEFT = own_scale.ENTROPY_LEFT
 """A policy counts as no longer exploring if its entropy, or the standard deviation of its actions, falls to this

@@ -27,7 +27,7 @@ REMEDY = (
 )
 IS_LIVE = False
 EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "learning_rate_too_high", "too_few_updates")
-CURE = Cure(code="Lower ent_coef, or scale the rewards up: settings of SAC and TQC, not of VisualTD3.")
+CURE = Cure(code="Lower ent_coef (a setting of SAC and TQC, not of VisualTD3), or scale the rewards up.")
 
 OUTWEIGHS = 1.0
 """The entropy bonus outweighs the reward if the entropy coefficient is at least this many times the reward of a step.

@@ -28,7 +28,7 @@ from sb3_visual_td3.diagnosis.trends import onset
 ID = "exploration_schedule"
 TITLE = "The exploration does not fit the run"
 REMEDY = (
-    "Let the noise (or epsilon) fall over at least half of the run, and keep a tenth of it until the end. If the "
+    "Let the noise (or epsilon) fall over at least half of the run, and never below a tenth of its first value. If the "
     "policy's own standard deviation grows, lower ent_coef and look at the scale of the rewards."
 )
 IS_LIVE = False

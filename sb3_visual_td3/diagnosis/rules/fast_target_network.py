@@ -31,7 +31,7 @@ REMEDY = (
     "target_update_interval, tau = 1 is right only at an interval of hundreds or thousands of updates."
 )
 IS_LIVE = False
-# A critic that runs away for another reason has a large Q early as well.
+# A critic that diverges for another reason also has a large Q early in the run.
 EXPLAINED_BY = (
     "non_finite",
     "frozen_by_learning_rate",

@@ -182,6 +182,6 @@ def norms_are_flat(data: SeriesSet) -> bool:
     later = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite.tail(0.5).values
     if later.size < 3 or not np.median(later) > 0:
         return False
-    # Quantiles instead of the extremes: single updates below the limit are not clipped.
+    # Quantiles are used, not extremes, because single updates with a norm below the clipping limit are not clipped.
     low, high = np.quantile(later, (0.1, 0.9))
     return bool((high - low) / np.median(later) < 0.1)

@@ -42,8 +42,8 @@ CURE = Cure(
 )
 
 EXPLODED = 50_000.0
-"""A gradient norm has exploded if its median over the last quarter of the run is above this value. The CARLA run that
-started this project used the same limit."""
+"""A gradient norm has exploded if its median over the last quarter of the run is above this value. The value comes
+from this project's first run in CARLA, as does the criterion actor_cnn_norm_no_go."""
 
 GROWN = 100.0
 """A norm above ``AT_LEAST`` has also exploded if it has grown at least by this factor over the run, or if the median of
@@ -72,8 +72,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         if len(active):
             note = f"{len(active)} of {len(data[tag])} points active, the first here"
             evidence.append(Evidence(tag, int(active.steps[0]), 1.0, note))
-    # A norm that never exceeds 50,000 may still explode by its growth. Its onset is where it passes half of its largest
-    # value.
+    # A norm that never exceeds 50,000 has exploded if it has grown enough. The onset is where the norm exceeds half of
+    # its largest value, or 50,000 if that is lower.
     level = min(EXPLODED, worst.abs_max() / 2)
     return RuleResult(
         confidence,

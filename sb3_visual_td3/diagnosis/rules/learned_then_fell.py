@@ -22,7 +22,7 @@ REMEDY = (
     "best_model.zip), and end the next run at the step of that checkpoint, or lower the learning rate towards the end."
 )
 IS_LIVE = False
-# Each of these causes can make a good policy bad. The first one that was found counts.
+# Each of these causes can make a good policy bad. If several were found, the first in this list is named as the cause.
 EXPLAINED_BY = (
     "non_finite",
     "feature_leak",
@@ -43,7 +43,7 @@ CURE = Cure(
         SettingChange(
             key="learning_rate",
             times=0.3,
-            reason="small steps change a good policy less; a guess where no other cause was found",
+            reason="smaller steps change a good policy less; if no other cause was found, this is a guess",
         ),
     )
 )

@@ -96,7 +96,7 @@ def _gap_of_loss(data: SeriesSet) -> RuleResult | None:
     if found is None:
         return None
     evidence = Evidence.last_of(
-        loss, f"the negated loss is the policy's value; it exceeds Q by {rounded(found.value)} times |Q|"
+        loss, f"the negated loss, Q of the policy's actions, exceeds Q by {rounded(found.value)} times the largest |Q|"
     )
     return replace(found, evidence=(evidence, Evidence.last_of(q1, "Q on replayed pairs at the same time")))
 
@@ -105,7 +105,7 @@ def _wide_gap(data: SeriesSet, gap: Series) -> RuleResult | None:
     q1 = data[tags.Q1_VALUE].finite
     if len(gap) < MIN_POINTS or len(q1) == 0:
         return None
-    # Relative to the largest |Q| of the whole run, so that the measure does not depend on the scale of the rewards.
+    # The gap is divided by the largest |Q| of the run, so that the result does not depend on the scale of the rewards.
     scale = max(FLOOR, q1.abs_max())
     part = recent(gap).median() / scale
     if part <= GAP:

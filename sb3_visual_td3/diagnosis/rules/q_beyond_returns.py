@@ -27,7 +27,8 @@ REMEDY = (
     "after the critics' dense layers, and use the smaller of two critics in the target."
 )
 IS_LIVE = False
-# Each of these diagnoses leads to values beyond the returns; critic_overestimation is the same diagnosis with a bound.
+# Each of these diagnoses can cause Q values beyond the returns. critic_overestimation reports the same fault, but
+# compares Q with the largest |Q| that the rewards allow.
 EXPLAINED_BY = (
     "non_finite",
     "feature_leak",

@@ -83,7 +83,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     before = float(np.median(size.values[: max(len(size) // 2, 1)]))
     has_jumped = before > 0 and late >= JUMPED * before
     threshold = LARGE_AFTER_A_JUMP if has_jumped else LARGE
-    # Scaled rewards have a mean magnitude of 1, so a large one is only rare, not too large.
+    # If VisualTD3 divides the rewards by their mean magnitude, their mean magnitude is about 1. A large reward is then
+    # rare, and does not show that the rewards are too large.
     is_rare = bool(np.any(own_scale.divisors_of_rewards(data).values != 1.0)) and not has_jumped
     if late < threshold or is_rare:
         return None

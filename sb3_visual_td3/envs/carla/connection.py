@@ -130,8 +130,8 @@ class Connection:
         :param y_m: y in metres
         """
         height_m, pitch_deg = 0.0, 0.0
-        # The client returns the point of a lane that is nearest in space. On a slope, this point lies aside, so the
-        # next search begins at the height of the point that was found.
+        # The client returns the nearest point of a lane in 3D. If the search begins at a wrong height, this point of a
+        # sloping road is not exactly at (x_m, y_m). The next search therefore begins at the height that was found.
         for _ in range(_GROUND_SEARCHES):
             waypoint = self.map.get_waypoint(self._carla.Location(x_m, y_m, height_m))
             if waypoint is None:

@@ -28,7 +28,7 @@ PORTS_PER_SERVER = 4
 """Spacing of the servers' RPC ports. A server uses the first three of its four ports."""
 MAX_SERVERS = 64
 _MAX_PORT = 65_532
-# A killed process keeps its locks until the kernel has removed it.
+# The locks of a killed process are released only when the kernel has removed the process.
 _MAX_WAIT_FOR_ENDING_PROCESS_S = 2.0
 # The lease is tried up to this number of times, because other processes may create and remove the same folder and file.
 _MAX_ATTEMPTS = 50
@@ -146,7 +146,7 @@ def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
             # The previous owner may have removed the file after it was opened here and before it was locked. Then this
             # lock is on a deleted file, and another process would lock a new file of the same name.
             if _is_still_there(lock, folder, name):
-                with contextlib.suppress(OSError):  # a full disk: the process id is for messages only
+                with contextlib.suppress(OSError):  # the disk may be full; only messages need the process id
                     os.ftruncate(lock, 0)
                     os.pwrite(lock, str(os.getpid()).encode(), 0)
                 return PortLease(port, lock, path / name), ""

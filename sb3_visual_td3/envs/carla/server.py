@@ -39,8 +39,8 @@ _MAX_RESPONSE_BYTES = 65_536
 # error). The probe is [0, 1, "version", [[false]]]: 0 (a request), call id 1, the function, and
 # [[is_asynchronous], *arguments] without arguments.
 _RESPONSE_START = b"\x94\x01\x01\xc0"
-# A starting server is probed again after this time at the latest: a launcher's first process may have accepted the
-# connection and then replaced itself.
+# A probe of a starting server waits at most this long, and is then repeated. The first process of a launcher may have
+# accepted the connection and then replaced itself, so that no response comes.
 _MAX_PROBE_S = 10.0
 _FIRST_RETRY_PAUSE_S, _MAX_RETRY_PAUSE_S = 0.02, 1.0
 _HOW_TO_START = (
@@ -222,7 +222,7 @@ def _not_carla(host: str, port: int) -> SimulatorUnusableError:
 _WATCHDOG = Path(__file__).with_name("watchdog.py")
 _STOP_TIMEOUT_S = 10.0
 _SHOWN_OUTPUT_BYTES = 300
-# A shell reports a process that a signal has ended with 128 plus the signal's number.
+# If a signal has ended a process, a shell reports 128 plus the signal's number as the exit code.
 _SIGNAL_EXIT_CODE = 128
 
 

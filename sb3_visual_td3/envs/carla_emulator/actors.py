@@ -216,7 +216,7 @@ class Walker(Actor):
             )
 
 
-# Half sizes of props in metres: props that matter on a road have their own sizes, and all others are the same box.
+# Half sizes of props in metres. Props that matter on a road have their own sizes; all other props have the same size.
 _PROP_EXTENTS_M = {
     "static.prop.trafficcone01": (0.24, 0.24, 0.37),
     "static.prop.trafficcone02": (0.24, 0.24, 0.37),
@@ -460,7 +460,7 @@ class Vehicle(Actor):
         # The car of ``LiteDriving-v0`` has no hand brake, so the hand brake counts as a fully pressed brake.
         pedals = Control(control.steer, control.throttle, max(control.brake, float(control.hand_brake)))
         is_reverse_gear = control.reverse
-        if control.manual_gear_shift:  # as in CARLA, the gear then decides alone
+        if control.manual_gear_shift:  # as in CARLA, only the gear then sets the direction
             is_reverse_gear = control.gear < 0
             if control.gear == 0:
                 pedals = pedals._replace(throttle=0.0)
@@ -564,7 +564,7 @@ def _touches(solid: Sequence[Actor]) -> list[tuple[Vehicle, Actor]]:
     if not any(isinstance(actor, Vehicle) and (actor.velocity[0] or actor.velocity[1]) for actor in solid):
         return []
     # Two rectangles touch only if the circles around them do. The circles are sorted by their left ends, and each is
-    # compared with those that begin before it ends: comparing all pairs takes the most time with many vehicles.
+    # compared only with those that begin before it ends. With many vehicles, comparing all pairs would be too slow.
     circles: list[tuple[float, float, float, float, int]] = []  # left end, x, y, radius, index of the actor
     for index, actor in enumerate(solid):
         if isinstance(actor, Vehicle):

@@ -121,7 +121,7 @@ def _blocks_of(actor: Actor) -> list[Block]:
         return []
     x, y, yaw, length, width = box
     if not actor.model.has_car_shape:
-        # A truck's or bus' box, a van, or a rider on two wheels.
+        # A truck, a bus, a van, or a rider on two wheels is drawn as one block.
         shadow = OrientedBox(x, y, yaw, length + 0.2, width + 0.2)
         body = Block(box, 0.3, height_m, actor.colour, actor.colour, tag)
         return [Block(shadow, 0.0, 0.0, _SHADOW, _SHADOW, tag, is_solid=False), body]
@@ -484,7 +484,7 @@ def _free_picture(
     """Return the colour image of a camera at any position and rotation, ``(height, width, 4) uint8``, BGRA."""
     picture = tint_by_kind(camera.grey(scene, transform), camera.paved(scene, transform), camera.is_sky)
     if sky is not None:
-        # Light as a factor (gain) and haze as an addition (veil) per pixel; the sky has its own light and no haze.
+        # Each pixel is multiplied by a gain (light), and a veil (haze) is added. The sky has its own gain and no veil.
         gain, veil = sky.gains_and_veils(camera.distances_m, camera.sides)
         gain[camera.is_sky], veil[camera.is_sky] = sky.sky_ambient, 0.0
         picture = np.clip(picture * gain[..., None] + veil[..., None], 0.0, 255.0).astype(np.uint8)

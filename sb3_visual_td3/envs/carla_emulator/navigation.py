@@ -93,7 +93,7 @@ def _tile(
         if footways.is_crossing[number]:
             area, flags = _CROSSWALK_AREA, _CROSSWALK_FLAGS
         # Detour needs the opposite order of the corners, because its axes are mirrored. Side i of the reversed outline,
-        # from corner i to i + 1, is side 2 - i of the original outline. A neighbour's number is its index + 1.
+        # from corner i to i + 1, is side 2 - i (modulo 4) of the original. A neighbour's number is its index + 1.
         corners_of = quad[::-1]
         neighbours = [beyond[2] + 1, beyond[1] + 1, beyond[0] + 1, beyond[3] + 1]
         polygons += _POLYGON.pack(0xFFFFFFFF, *corners_of, 0, 0, *neighbours, 0, 0, flags, 4, area)

@@ -146,7 +146,7 @@ class Roadside:
         :param ids: iterator over the ids that the actors get
         """
         for number, signal in enumerate(self.graph.signs.signals):
-            # CARLA turns the pole by 90 degrees: the actor looks across the road, to the right of the traffic.
+            # CARLA turns the pole by 90 degrees: its x axis points across the road, to the right of the traffic.
             place = Transform.from_pose(Pose(signal.x_m, signal.y_m, signal.yaw_rad - 0.5 * math.pi))
             description = [0, _type_id(signal), []]
             actor = RoadSign(next(ids), description, place, number=number, signal=signal)
@@ -294,7 +294,7 @@ def _stop_lines(graph: LaneGraph) -> Iterator[_Line]:
             left, right = stop_bar_m(graph.segments[stop.segment], stop.along_m)
             middle, across = 0.5 * (left + right), left - right
             half_m = 0.5 * float(np.hypot(*across))
-            # The traffic drives at a right angle to the line, which has its left end at the traffic's left.
+            # The traffic drives at a right angle to the line. ``left`` is the line's end on the left of the traffic.
             cos, sin = across[1] / (2.0 * half_m), -across[0] / (2.0 * half_m)
             yield _Line(float(middle[0]), float(middle[1]), float(cos), float(sin), half_m, number)
 

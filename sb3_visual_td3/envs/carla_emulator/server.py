@@ -30,8 +30,8 @@ _CHUNK_BYTES = 65_536
 _SEND_TIMEOUT_S = 2.0
 # In asynchronous mode, ticks that follow a late tick make up for a delay of at most this much.
 _MAX_CATCH_UP_S = 0.02
-# The longest time between two ticks of asynchronous mode, also if ticks are longer: clients wait for the next tick, and
-# the whole server waits during a call that waits.
+# The longest time between two ticks of asynchronous mode, even if a tick simulates a longer time. Clients wait for the
+# next tick. Some calls wait for it too, and the whole server waits during such a call.
 _MAX_WAIT_S = 0.1
 _MAX_OPEN_FILES = 65_536
 _MAX_CONSOLE_LINES, _CONSOLE_LINES_PER_S = 100.0, 10.0
@@ -216,8 +216,8 @@ class EmulatorServer:
     def _tick_when_due(self) -> None:
         """Wait for the next tick of asynchronous mode, and simulate it."""
         time.sleep(min(_MAX_WAIT_S, max(0.0, self._next_tick_s - time.monotonic())))
-        # The tick after this one is counted from the time at which this one was due, which keeps the average pace.
-        # After a long pause, lost ticks are skipped.
+        # The next tick is due one time step after this tick was due, not after it was simulated. So a late tick does
+        # not lower the average pace. After a long pause, the missed ticks are skipped.
         due_s = max(self._next_tick_s, time.monotonic() - _MAX_CATCH_UP_S)
         self._next_tick_s = due_s + min(self._simulation.step_s or DEFAULT_STEP_S, _MAX_WAIT_S)
         self._simulation.tick()

@@ -17,7 +17,8 @@ _LITE = VehicleSettings()
 _REFERENCE_MASS_KG = 1_500.0
 """Assumed mass of ``vehicle.tesla.model3``; the masses of the other vehicles are scaled from it by volume."""
 _MAX_WHEEL_RAD = math.radians(60.0)
-"""Largest steering angle of the wheels at all speeds. CARLA's limit is 70 degrees at rest and less at speed."""
+"""Largest steering angle of the wheels. This one value replaces CARLA's limit, which is 70 degrees at rest and falls
+as the speed rises."""
 _TOP_SPEED_MPS: dict[BaseType, float] = {
     "car": _LITE.max_throttle_mps2 / _LITE.drag_per_s,
     "van": 10.0,

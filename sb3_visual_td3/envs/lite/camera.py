@@ -41,7 +41,7 @@ class Band(NamedTuple):
 # ``Camera._to_vehicle``), so far rows cover much more ground than near ones. If all rows were drawn from the finest
 # level, far marks would break into dots. Coarser levels prevent this, as mipmaps do in computer graphics.
 CAMERA_BANDS = (Band(4, 3, 4), Band(10, 1, 4), Band(0, 0, 1))
-"""The bands (see ``Band``) of small frames, such as the frames that the policy sees, from the horizon downwards."""
+"""The bands (see ``Band``) of small frames, from the horizon downwards. The frames of the policy are small frames."""
 PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
 """The bands (see ``Band``) of large pictures, from the horizon downwards."""
 

@@ -204,7 +204,7 @@ class LiteDrivingEnv(RestorableDrivingEnv):
             # All maps are named at once, because the next episodes may take another map without a route.
             ranges = self._routes.length_m, self._routes.turns
             without = [name for name in self.maps if not has_random_route(load_route_map(name).graph, *ranges)]
-            raise NoRouteError(f"{error}; of maps={list(self.maps)}, {without} have no such route") from error
+            raise NoRouteError(f"{error}; of maps={list(self.maps)}, these have no such route: {without}") from error
 
 
 class LiteRoutesEnv(LiteDrivingEnv):

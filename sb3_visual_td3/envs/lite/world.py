@@ -114,7 +114,7 @@ class LiteWorld:
 
     @property
     def has_varying_scenes(self) -> bool:
-        """Return whether ``Start.scene_seed`` changes the scene: its traffic, traffic lights, weather or noise."""
+        """Return whether ``Start.scene_seed`` changes the scene: cars, lights, pedestrians, weather or noise."""
         camera = self._camera
         return bool(
             self._traffic.settings.n_cars or self._street.is_on or camera.weather != "clear" or camera.noise_std
@@ -133,7 +133,8 @@ class LiteWorld:
         """
         self._enter(start.map_name, start.scene_seed, start.route_seed)
         track = self._track
-        # The vehicle starts beside the point at this fraction of the route's length.
+        # On a closed route, ``start.position`` is the place of the start as a fraction of the route's length. A route
+        # to a goal begins at its first point.
         index = 0 if self.has_routes else int(start.position * len(track.points_m)) % len(track.points_m)
         x, y, heading = track.pose_at(index, start.lateral_offset_m)
         self._motion = Motion(x, y, heading + start.heading_error_rad, start.speed_mps, 0.0)
@@ -156,7 +157,8 @@ class LiteWorld:
         :param control: the driver's controls
         :param n_ticks: number of ticks
         """
-        # Without traffic there are no collisions, so one faster call advances all ticks.
+        # Without other cars, traffic lights and pedestrians, there is nothing to test between ticks, so one faster call
+        # advances all ticks.
         if not self._traffic.cars and not self._street.is_on:
             self._drive(control, n_ticks)
             return self.state

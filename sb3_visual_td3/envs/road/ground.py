@@ -143,7 +143,7 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
 
 def _draw(raster: NDArray[np.uint8], strip: Strip, grey: int, x0_m: float, y0_m: float) -> None:
     """Paint a strip into ``raster``, in place, with smooth edges; the raster begins at ``x0_m`` and ``y0_m``."""
-    texels = (strip.line_m - (x0_m, y0_m)) / TEXEL_M - 0.5  # as Ground.from_world
+    texels = (strip.line_m - (x0_m, y0_m)) / TEXEL_M - 0.5  # the same conversion as in Ground.from_world
     fixed = (texels * 2**_SUBPIXEL_BITS).round().astype(np.int32)
     cv2.polylines(raster, [fixed], False, grey, max(1, round(strip.width_m / TEXEL_M)), cv2.LINE_AA, _SUBPIXEL_BITS)
 
@@ -188,7 +188,7 @@ PANORAMA_COLUMNS = 2048
 
 
 def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Paint the surroundings of the map: a sky, clouds, hills, and some blocks like houses.
+    """Paint the surroundings of the map: a sky, clouds, hills, and some blocks that look like houses.
 
     The columns cover 360 degrees, counter-clockwise. The rows are proportional to the tangent of the elevation: the
     last row is the horizon, and the first row is 45 degrees above it.
@@ -214,8 +214,8 @@ def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 def _clouds(rng: np.random.Generator) -> NDArray[np.float64]:
     """Return smooth noise, ``(240, 2048)``, whose left and right edges join without a seam."""
-    # Three copies of the turn are interpolated side by side, and the middle one is cut out: its ends meet without a
-    # seam.
+    # Three copies of the noise are interpolated side by side, and the middle copy is returned. So its left and right
+    # edges join without a seam.
     nodes = np.tile(rng.normal(0.0, 6.0, (12, 32)), 3)
     turns = cv2.resize(nodes, (3 * PANORAMA_COLUMNS, PANORAMA_ROWS), interpolation=cv2.INTER_CUBIC)
     return np.asarray(turns[:, PANORAMA_COLUMNS : 2 * PANORAMA_COLUMNS])

@@ -284,7 +284,7 @@ def _along(start: Any, step_m: float) -> list[Any]:
 def _ahead_in_lane(waypoint: Any, start: Any, step_m: float) -> Any | None:
     """Return the waypoint that lies ``step_m`` ahead in the lane that begins at ``start``; None beyond its end."""
     for ahead in waypoint.next(step_m):
-        # The lane of a ring of one road leads to its own start, where the distance to the start becomes smaller.
+        # If a single road forms a ring, its lane leads back to its own start. There the distance from the start drops.
         if _key(ahead) == _key(start) and abs(ahead.s - start.s) > abs(waypoint.s - start.s):
             return ahead
     return None
@@ -356,7 +356,7 @@ def _marks(waypoint: Any, left: list[Any], right: list[Any]) -> list[tuple[float
         near, far = lane.right_lane_marking, lane.left_lane_marking
         if lane.lane_id * waypoint.lane_id < 0:  # an oncoming lane: its left is our right
             near, far = far, near
-        if not marks:  # neighbours share a mark: only the first lane contributes its nearer mark
+        if not marks:  # adjacent lanes share a mark, so only the first lane adds the mark on its near side
             marks.append((offset_m, _mark(near)))
         offset_m += lane.lane_width
         marks.append((offset_m, _mark(far)))

@@ -545,7 +545,8 @@ def _plan_of(lanes: Sequence[Sequence[SurveyedPoint]], track: Track) -> GroundPl
     marks: list[Strip] = []
     for lane in lanes:
         places = places_of(lane)
-        # Indices of the points within the track's bounding box and 80 m around it, split where they are interrupted.
+        # Indices of the points inside the track's bounding box, enlarged by 80 m on each side. They are split into runs
+        # of consecutive indices.
         in_sight = np.flatnonzero(((places >= low) & (places <= high)).all(axis=1))
         for run in np.split(in_sight, np.flatnonzero(np.diff(in_sight) > 1) + 1):
             if len(run) < 2:

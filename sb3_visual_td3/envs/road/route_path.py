@@ -128,7 +128,7 @@ class RoutePath:
         :param y_m: y in the world
         :param near: index of a point close by, such as the closest point one step ago
         """
-        # As ``Track.locate``, on a line with two ends.
+        # This is the search of ``Track.locate``, but on an open line: it stops at both ends.
         rows, last = self._rows, len(self._rows) - 1
         index = near
         dx, dy = x_m - rows[index][0], y_m - rows[index][1]

@@ -29,7 +29,8 @@ TURN_RAD = math.radians(30.0)
 _N_ATTEMPTS = 100
 """Number of random starts that are tried before all lanes are searched."""
 _N_STARTS = 10
-"""The search of all lanes tries this number of starts for a route, because a lane change may not fit at one start."""
+"""For each route that the search of all lanes finds, it tries this number of random starts on the first lane, because
+from some starts a lane change has too little room."""
 _NEAR_M, _FAR_M = 3.0, 10.0
 """A place belongs to the lanes whose centre is at most ``_NEAR_M`` metres away. If there is no such lane, it belongs to
 the lanes within ``_FAR_M`` metres."""
@@ -238,7 +239,8 @@ def _rare_route(
             path = plans[number][0].segments
             to_begin_m = route_length_m(graph, RoutePlan(path, 0.0, 0.0))
             last_m = graph.segments[path[-1]].length_m
-            # From a start in this range, a goal on the last lane has a permitted distance.
+            # If the start lies between these two places on the first lane, some goal on the last lane is at a permitted
+            # distance.
             nearest_m = max(0.0, to_begin_m - length_m[1])
             farthest_m = min(lane.length_m, to_begin_m + last_m - length_m[0])
             for _ in range(_N_STARTS if farthest_m >= nearest_m else 0):
@@ -285,7 +287,7 @@ def random_route_between(
 
 
 def _starts(places: Sequence[LanePlace], rng: np.random.Generator) -> Iterator[LanePlace]:
-    """Return places at random, and then, if they have no route, all places in random order."""
+    """Yield random places, which may repeat, and then all places in random order."""
     for _ in range(_N_ATTEMPTS if places else 0):
         yield places[int(rng.integers(len(places)))]
     for number in rng.permutation(len(places)).tolist():

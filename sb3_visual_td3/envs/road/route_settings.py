@@ -165,7 +165,8 @@ def _place(name: str, place: object) -> RoutePlace:
     x_m, y_m = (check_quantity(name, number, -1e7, 1e7, "m") for number in place[:2])
     if len(place) == 2:
         return RoutePlace(x_m, y_m)
-    # Two turns are accepted, because angles are sums of others; a larger number is a direction in degrees.
+    # Up to two full turns are accepted, because an angle may be a sum of angles. A larger number is probably in
+    # degrees.
     limit = 4.0 * math.pi
     expected = f"a number from {-limit:g} to {limit:g} rad; give radians, not degrees, such as math.radians(90)"
     return RoutePlace(x_m, y_m, to_float(f"{name}, heading_rad", place[2], -limit, limit, expected=expected))

@@ -228,7 +228,7 @@ class RouteTraffic:
         """Return the numbers of the starting places in random order; all places near the route come first."""
         order = rng.permutation(len(places_m))
         route = self._path.points_m[::_ROUTE_STEP]
-        # (n_places, n_route_points, 2) at most: 3,000 places of a town times 80 points.
+        # gaps, (n_places, n_route_points, 2): at most 3,000 places of a town and 80 points of the route.
         gaps = places_m[:, None] - route[None]
         is_near = np.hypot(gaps[..., 0], gaps[..., 1]).min(axis=1, initial=math.inf) < _NEAR_ROUTE_M
         return [*order[is_near[order]].tolist(), *order[~is_near[order]].tolist()]

@@ -193,7 +193,8 @@ def keeps_apart(shape: LoopShape) -> bool:
     length_m = total_length_m(shape.pieces)
     along_m = np.arange(0.0, length_m, _CHECK_SPACING_M)
     points = sample(shape.start, shape.pieces, along_m)[:, :2]
-    # (n, n) for every pair of points: their distance in the plane, and along the loop, the shorter way round.
+    # gaps, (n, n): distance between each pair of points in the plane. apart_m, (n, n): their distance along the loop,
+    # measured the shorter way round.
     gaps = np.linalg.norm(points[:, None] - points[None], axis=2)
     apart_m = np.abs(along_m[:, None] - along_m[None])
     apart_m = np.minimum(apart_m, length_m - apart_m)

@@ -24,7 +24,7 @@ _POLE_ASIDE_M = 1.2
 """Distance from a light's pole to the right edge of the lane that leads straight through the junction. If no lane leads
 straight on, this is the distance to the extended centre line of the lane before the junction."""
 _STRAIGHT_RAD = 0.6
-"""A way through a junction that turns by less than this leads straight on."""
+"""Largest turn, in rad, of a path through a junction that counts as leading straight on."""
 _BEYOND_M = 6.0
 """If no road leads straight on, the pole of a light stands this far beyond the junction's farthest exit, in the
 direction of the incoming lane."""
@@ -124,8 +124,8 @@ def _ways_into(
 def _complete(lights: Mapping[str, set[int]], successors: Sequence[int], segments: Sequence[LaneSegment]) -> None:
     """Extend the lights before a junction to the ways that no light controls.
 
-    Many files name only one lane of the junction for a light. Vehicles that take another lane follow the lights of the
-    straightest lane, not the light of an arrow.
+    Many files name only one lane of the junction for a light. The lanes that no light names get the lights of the
+    straightest named lane, because the light of a turning lane may be an arrow.
 
     :param lights: for each light the lanes of the junction that the light controls; changed in place
     :param successors: the lanes that follow the lane before the junction

@@ -153,7 +153,8 @@ class StreetLife:
                     if across[1] * math.cos(headings[index]) - across[0] * math.sin(headings[index]) <= 0.0:
                         continue
                     if stop.ways:
-                        # The points until the route passes the same line again, on a closed route in the next lap.
+                        # The points from here to the route's next passage of the same line, or to the end of the route.
+                        # On a closed route, the next passage may be in the next lap.
                         following = points[index : (*passages, len(points))[position + 1]]
                         if self._lap_m is not None and position + 1 == len(passages):
                             following = np.concatenate([following, points[: passages[0]]])
@@ -344,7 +345,8 @@ class StreetLife:
                 f"the state was saved {'without' if state['lights'] is None else 'with'} traffic lights, but this env "
                 f"has traffic_lights={self.has_lights}: make the env with the settings of the saved env"
             )
-        # States of earlier versions do not have ``n_walkers``. On a short route there are fewer pedestrians than that.
+        # States of earlier versions do not have ``n_walkers``, so they are not checked. The number of saved pedestrians
+        # does not show it, because a short route has fewer pedestrians.
         if state.get("n_walkers", self.n_walkers) != self.n_walkers:
             raise ValueError(
                 f"the state was saved with n_walkers={state['n_walkers']}, but this env has "

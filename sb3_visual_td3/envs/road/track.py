@@ -116,16 +116,16 @@ class Track:
         :param y_m: y in the world
         :param near: index of a point close by, such as the closest point one step ago
         """
-        # Walk from ``near`` as long as the points come closer. From step to step these are a few points. Unlike a
-        # search over all points, this walk cannot jump to another stretch of the road.
+        # Walk from ``near`` as long as the points come closer. If ``near`` is the closest point one step ago, the walk
+        # visits only a few points. Unlike a search over all points, it cannot jump to another stretch of the road.
         rows, n = self._rows, len(self._rows)
         index, best = near, self._distance2(x_m, y_m, near)
         for direction in (1, -1):
             while (closer := self._distance2(x_m, y_m, (index + direction) % n)) < best:
                 index, best = (index + direction) % n, closer
         x, y, heading, curvature = rows[index]
-        # The place in the frame of the nearest point. Between points the lane counts as straight, up to half a spacing
-        # of 0.5 m; its heading there follows from the curvature.
+        # ``ahead`` and ``left`` are the place in the frame of the nearest point. The points are about 0.5 m apart.
+        # Up to half of this distance from a point, the lane counts as straight. Its heading follows from the curvature.
         dx, dy = x_m - x, y_m - y
         ahead = dx * math.cos(heading) + dy * math.sin(heading)
         left = dy * math.cos(heading) - dx * math.sin(heading)
@@ -152,8 +152,8 @@ class Track:
 
     def advance_m(self, before: LanePosition, after: LanePosition) -> float:
         """Return the signed distance along the lane between two positions that are less than half a lap apart."""
-        # The lane is closed, so the metres along it jump by a lap at its first point. ``remainder`` takes the shorter
-        # way round, which is the way that was driven.
+        # The lane is closed, so ``along_m`` changes by a whole lap where the vehicle passes the first point.
+        # ``remainder`` takes the shorter way round, which is the way that was driven.
         return math.remainder(after.along_m - before.along_m, self.length_m)
 
     def state_of(

@@ -175,7 +175,7 @@ def episodes(data: SeriesSet) -> Episodes:
     """Compute the numbers of the report's section on episodes, from tags that have one point per episode."""
     length, reward = data[tags.EPISODE_LENGTH].finite, data[tags.EPISODE_REWARD].finite
     collisions, invasions = data[tags.EPISODE_COLLISIONS].finite, data[tags.EPISODE_LANE_INVASIONS].finite
-    # An episode of length 0 would divide by 0.
+    # A logged length that is not positive is wrong, so the ratios per step leave out its episode.
     known = length.where(length.values > 0)
     rows = _rows(length, reward, collisions, invasions)
     # The reward per step counts episodes of which both reward and length were logged.

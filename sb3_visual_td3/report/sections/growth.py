@@ -159,7 +159,7 @@ def _span(series: Series) -> float:
 
 
 def _factor(exponent: float) -> float:
-    # exp(709.8) is the largest double: the limits keep the factor finite.
+    # math.exp() raises an OverflowError above about 709.78, so the exponent is limited.
     return math.exp(min(max(exponent, -700.0), 700.0))
 
 

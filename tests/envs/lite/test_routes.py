@@ -290,7 +290,7 @@ def test_all_maps_without_a_route_are_named():
         env.np_random = np.random.default_rng(seed)
         if env._draw_start(None).map_name != "streets_1":
             break
-    message = r"found no route of 400 to 600 m with 0 to 0 turns.*\['streets_0', 'streets_2'\] have no such route"
+    message = r"found no route of 400 to 600 m with 0 to 0 turns.*have no such route: \['streets_0', 'streets_2'\]$"
     with pytest.raises(ValueError, match=message):
         env.reset(seed=seed)
     alone = LiteRoutesEnv(route_length_m=(400, 600), route_turns=(0, 0), maps="streets_0")
