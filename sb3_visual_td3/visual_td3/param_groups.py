@@ -49,7 +49,7 @@ def named_groups(policy: TD3Policy, network: Network) -> Groups:
     encoder = getattr(module, "features_extractor", None)
     in_encoder = set()
     if encoder is not None:
-        # By identity, because tensors compare element by element.
+        # Parameters are compared by identity, because == compares tensors element by element.
         in_encoder = {id(parameter) for parameter in encoder.parameters()}
     cnn, mlp = groups_of(network)
     groups: Groups = {cnn.name: [], mlp.name: []}
@@ -174,7 +174,8 @@ def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
             norms[name] = to_float(name, norm, above=0.0)
         except ValueError as error:
             raise ValueError(
-                f"max_grad_norm: {name}={norm!r}: expected a finite number above 0. Leave it out to switch clipping off"
+                f"max_grad_norm: {name}={norm!r}: expected a finite number above 0. To switch clipping off, leave this "
+                "key out of the dict, or pass max_grad_norm={}"
             ) from error
     return norms if is_by_name else norms[NETWORKS[0]]
 

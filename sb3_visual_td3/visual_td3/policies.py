@@ -437,7 +437,7 @@ class VisualTD3Policy(TD3Policy):
         :return: see ``nn.Module``
         """
         if self.averaged_actor is None and self.may_average and any(name.startswith(AVERAGE) for name in state_dict):
-            self.keep_average()  # a policy that was saved on its own
+            self.keep_average()  # policy.save() has saved these weights, without the model
         state = self.completed_state(state_dict)
         if self.encoder_is_shared:
             for actor, critic in _CRITIC_OF.items():

@@ -80,7 +80,8 @@ class Arithmetic:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return a context in which matrix products and convolutions use ``self.dtype``; weights stay in float32."""
-        # Autocast's cache would reuse weights that were cast under no_grad in a forward pass that needs their gradient.
+        # Autocast's cache would keep weights that were cast under no_grad. A later forward pass that needs their
+        # gradient would reuse them.
         return th.autocast(self._device.type, self.dtype, enabled=self.dtype != th.float32, cache_enabled=False)
 
 
@@ -249,7 +250,8 @@ def _convolve(layers: nn.Sequential, images: th.Tensor) -> th.Tensor:
         # In place: no layer needs the values before a ReLU for its gradient.
         maps = maps.relu_() if isinstance(layer, nn.ReLU) else layer(maps)
     if maps.requires_grad:
-        # Flatten's gradient is laid out channels first, and every layer before it would be slow on that.
+        # The gradient from Flatten has the memory layout channels first. With this layout, the backward pass of every
+        # earlier layer would be slow.
         maps.register_hook(lambda gradient: gradient.contiguous(memory_format=th.channels_last))
     features: th.Tensor = layers[-1](maps)
     return features
@@ -262,7 +264,7 @@ def _runs_layer_by_layer(extractor: nn.Module) -> bool:
     if type(extractor.cnn) is not nn.Sequential:
         return False
     kinds = [type(layer) for layer in extractor.cnn]
-    # Other layers may need the values that a ReLU in place overwrites.
+    # _convolve() applies each ReLU in place. A layer of another kind may need the overwritten values for its gradient.
     return len(kinds) >= 3 and kinds == [nn.Conv2d, nn.ReLU] * (len(kinds) // 2) + [nn.Flatten]
 
 

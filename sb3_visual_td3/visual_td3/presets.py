@@ -91,9 +91,9 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
             max_grad_norm=10.0,  # a guess above the norms of healthy runs, so that it hardly ever clips
             random_shift=4,  # DrQ-v2
             actor_objective="min",  # DrQ-v2
-            # Measured (benchmarks/visual_preset.py, 5,000 steps): 185-400 m driven with 2e-2, and farther with 5e-3 in
-            # each of five seeds. Without a penalty, one seed drove 500 m with 79 % of its actions saturated. MR.Q uses
-            # 1e-5.
+            # Measured (benchmarks/visual_preset.py, 5,000 steps): the policies of five seeds drove 185-400 m with 2e-2,
+            # and each drove farther with 5e-3. Without a penalty, one policy drove 500 m with 79 % of its actions
+            # saturated. MR.Q uses 1e-5.
             pre_tanh_penalty=5e-3,
             target_q_clamp=True,  # limits from the rewards (TargetRange); TD7 clamps to the targets seen so far
             noise_schedule="lin_0.5_0.1",  # a guess: strong noise at first, weak noise once the policy is good

@@ -39,10 +39,11 @@ def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[Non
         derived = n_step_kwargs
     if model.replay_buffer_class is not None and issubclass(model.replay_buffer_class, FrameReplayBuffer):
         derived = {**n_step_kwargs, "frame_stack": found_frame_stack(model) or frame_stack_before(model) or 1}
-        # Memory is saved in any case. With the flag, learn() would mark the last transition of an unfinished episode as
-        # done.
+        # FrameReplayBuffer always saves memory. With optimize_memory_usage=True, learn() would mark the last transition
+        # of an unfinished episode as done.
         model.optimize_memory_usage = False
-        if buffer_size == 1:  # rl-zoo loads a model like this to watch it, in any number of environments
+        # rl-zoo loads a model with buffer_size=1 to watch it. A FrameReplayBuffer needs one transition per environment.
+        if buffer_size == 1:
             model.buffer_size = model.n_envs
     # The user's own replay_buffer_kwargs win.
     model.replay_buffer_kwargs = {**derived, **model.replay_buffer_kwargs}
@@ -94,8 +95,8 @@ def _attribute(env: VecEnv) -> int | None:
             return None
         depths = set(env.get_attr("frame_stack"))
     except (NotImplementedError, TypeError):
-        # A VecEnv of the user may lack these methods, which it shows by NotImplementedError. A TypeError means that the
-        # attribute cannot be in a set.
+        # A VecEnv of the user may raise a NotImplementedError in these methods. A TypeError means that the attribute is
+        # not hashable.
         return None
     if len(depths) != 1:
         return None

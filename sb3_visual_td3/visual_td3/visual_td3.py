@@ -239,7 +239,8 @@ class VisualTD3(TD3):
         if _init_setup_model:
             self._setup_model()
         else:
-            # load() continues from here. It accepts these attributes as arguments, and no others.
+            # load() creates the model without setting it up. As arguments it accepts the attributes that exist
+            # here, and no others.
             self._names_before_load = frozenset(vars(self))
 
     # ---- set-up
@@ -256,7 +257,8 @@ class VisualTD3(TD3):
             self._check_overlap()
         if requested_at_load is None or "train_freq" in requested_at_load:
             check_train_freq(self)
-        # A stock checkpoint, or a stock policy given as a class: our policies build the same networks for "td3".
+        # The policy class belongs to Stable-Baselines3 in a checkpoint of stock TD3, or if the user passes this class
+        # itself. With preset="td3", our policy classes build the same networks.
         if self.policy_class in policies.OURS_FOR_STOCK:
             self.policy_class = policies.OURS_FOR_STOCK[self.policy_class]
             self.preset = self.preset or "td3"
@@ -509,8 +511,8 @@ class VisualTD3(TD3):
 
         objective = self.settings.actor_objective
         if not self._arithmetic.is_exact:
-            # The critics' gradients are used up. Without this they would occupy memory during the actor's backward
-            # pass, and an observer could take them for the actor's.
+            # The critics' gradients are no longer needed. They would occupy memory during the actor's backward pass,
+            # and an observer could mistake them for gradients of the actor's loss.
             self.critic.optimizer.zero_grad()
 
         # Compute actor loss
@@ -577,8 +579,9 @@ class VisualTD3(TD3):
             # The user's optimizer may hold any weights, so all of them get a gradient.
             loss.backward()  # type: ignore[no-untyped-call]
         elif trained:
-            # This network's weights only: the actor's loss would leave gradients in the critics, too. Frozen weights
-            # cannot be listed, and optimizers skip weights without a gradient.
+            # Only the trained weights of this network get a gradient. Otherwise the actor's loss would leave gradients
+            # in the critics, too. For frozen weights in ``inputs``, backward() would raise an error. Optimizers skip
+            # weights without a gradient.
             loss.backward(inputs=trained)  # type: ignore[no-untyped-call]
         for observer in self.observers:
             observer.after_backward(update)
@@ -634,7 +637,8 @@ class VisualTD3(TD3):
         self.logger.dump(error.n_steps)
 
     def _record_losses(self) -> None:
-        # One writer per name: GradientNormCallback, for example, writes these to the event file itself.
+        # An observer such as GradientNormCallback may write the losses to the event file itself. This method then
+        # leaves them out of the event file, so that each tag has one writer.
         has_writer = any(getattr(observer, "logs_losses", False) for observer in self.observers)
         exclude = "tensorboard" if has_writer else None
         if self._losses and self.settings.scale_rewards:
@@ -717,7 +721,8 @@ class VisualTD3(TD3):
         With ``preset="td3"`` it sets no mark, as in Stable-Baselines3.
         """
         check_train_freq(self)
-        # A new model with such networks was refused. Version 0.3.0 trained and saved such models.
+        # The constructor refuses networks that override a method that the updates do not call. Version 0.3.0 trained
+        # and saved such networks, so for a loaded model there is only a warning.
         checks.check_overrides(self.policy, only_warn=True)
         if self.replay_buffer is not None:
             check_fits(self.replay_buffer, self)
@@ -996,7 +1001,8 @@ class VisualTD3(TD3):
         if "policy_class" not in (custom_objects or {}):
             checks.check_saved_by(path, cls)
         given = {**kwargs, REQUESTED_AT_LOAD: kwargs}
-        # Stable-Baselines3 would compare them with the policy_kwargs in force, to which the preset has added its own.
+        # Stable-Baselines3 would compare the user's policy_kwargs with the saved policy_kwargs, which include values
+        # of the preset.
         given.pop("policy_kwargs", None)
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **given)
 

@@ -133,9 +133,9 @@ ROUTE_QUANTITIES = (SCORE, *(f"{name}_per_km" for name in INFRACTIONS if name !=
 
 _INTERVAL = "[low, high] is the 95 % bootstrap interval over episodes."
 _EXPLANATION = (
-    f"{_INTERVAL} success: the episode ended without collision, leaving "
-    "the road, driving the wrong way or standing still, and the mean speed along the lane was at least half the target "
-    "speed (the default; an environment may be set to another fraction)."
+    f"{_INTERVAL} success: the episode ended without collision, and not because the vehicle left the road, drove the "
+    "wrong way or stood still. The mean speed along the lane was also at least half the target speed (the default; an "
+    "environment may be set to another fraction)."
 )
 _ROUTE_EXPLANATION = (
     f"{_INTERVAL} success: the vehicle reached the goal. driving score: as in CARLA's leaderboard 2.1, the mean of "
@@ -439,7 +439,8 @@ def _drive_all(
     drives: dict[str, dict[str, list[Drive]]] = {label: {part.label: [] for part in parts} for label in labels}
     env_kwargs = saved.env_kwargs()
     if settings.suite is not None:
-        # CARLA's spawn says where the routes of the training begin. A suite's routes are the same for every run.
+        # In CARLA, the argument ``spawn`` sets where the training routes begin. It must not change a suite's routes,
+        # which are the same for every run.
         env_kwargs.pop("spawn", None)
     n_episodes = len(labels) * len(settings.seeds) * sum(part.n_routes for part in parts)
     with tqdm(total=n_episodes, unit="episode", file=sys.stderr, leave=False, disable=None) as bar:

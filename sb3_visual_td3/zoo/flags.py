@@ -113,7 +113,7 @@ def import_packages(packages: Sequence[str]) -> None:
     if packages and current_folder not in sys.path and "" not in sys.path:
         sys.path.append(current_folder)
     for package in packages:
-        if package.startswith("."):  # to Python, this is a module of a package that is not given
+        if package.startswith("."):  # import_module() would take it for a relative import, which needs a package
             raise _no_such_module(package)
         try:
             importlib.import_module(package)

@@ -91,9 +91,9 @@ _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 
 
 def check_file(path: str, env_id: str, is_atari: bool) -> str | None:
-    """Check that a YAML file of hyperparameters has a block of names and values for the environment.
+    """Check that a YAML file of hyperparameters is valid, and that its block for the environment maps names to values.
 
-    This function accepts a file without such a block, and rl-zoo refuses it later.
+    This function accepts a file without a block for the environment, and rl-zoo refuses it later.
 
     :param path: path of the file
     :param env_id: id of the environment
@@ -270,7 +270,8 @@ def check_classes(block: Mapping[str, Any], where: str) -> None:
             if "." not in name:
                 raise ValueError(f"{named}; expected its full name, {_full_name(name, modules)}")
             found = import_class(name, f"{where}: {key}")
-            # rl-zoo only calls wrappers, and a class with a __new__ of its own may return an object of another class.
+            # rl-zoo calls a wrapper and uses what it returns. A class with its own __new__ may return an object of
+            # another class, so its base class is not checked.
             has_new = isinstance(found, type) and getattr(found, "__new__", None) is not object.__new__
             makes_others = has_new and key != "callback"
             if not callable(found) or (isinstance(found, type) and not issubclass(found, base) and not makes_others):

@@ -102,13 +102,13 @@ def create_env_to_watch(*args: Any, model_path: str | Path | None = None, **kwar
 
 
 def no_numbered_run(runs: Path, exp_id: int, env_name: EnvironmentName, advice: str) -> str | None:
-    """Describe a log folder without a run of an environment that rl-zoo finds by its number.
+    """Return a message that explains why rl-zoo finds no run of an environment by its number.
 
     :param runs: folder of all runs of an algorithm, such as ``logs/visual_td3``
     :param exp_id: number of the run; 0 is the latest
     :param env_name: name of the environment in the names of folders
-    :param advice: what to do with runs that have a UUID, which follow this text
-    :return: the message; None if the run exists, so that only its model is missing
+    :param advice: what to do with runs that have a UUID; the message lists their folders after this text
+    :return: the message; None if the run exists, or if rl-zoo's own message names the folder
     """
     pattern = re.compile(re.escape(env_name) + r"_\d+_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
     with_uuid = sorted(str(each) for each in runs.glob("*") if pattern.fullmatch(each.name) and each.is_dir())
@@ -339,7 +339,7 @@ def run_push_to_hub(algo: str) -> None:
     """
     from huggingface_hub import repocard
 
-    # The package also has a function of this name, which hides this module.
+    # huggingface_sb3 also has a function push_to_hub, which a normal import would return instead of the module.
     push_to_hub = import_module("huggingface_sb3.push_to_hub")
     hide_retries()
     # rl_zoo3 writes the model card and then calls metadata_save with its path, so the text is changed there.
@@ -387,7 +387,7 @@ def card_of_run(run_dir: Path) -> str:
         lines.append(f"- Verdict of `visual-td3 report`: **{content['verdict']}** ([report](report.md))")
         lines += [f"- Likely cause: {each['title']}" for each in content["diagnoses"][:1]]
     else:
-        lines.append("- The training was not judged: `visual-td3 report RUN_DIR` does so before `push-to-hub`.")
+        lines.append("- The training was not judged. To add a verdict, run `visual-td3 report RUN_DIR` first.")
     evaluations = run_dir / "evaluations.npz"
     if evaluations.is_file():
         with np.load(evaluations) as saved:

@@ -113,7 +113,8 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
     if kept is not None:  # the run may have been killed before it created the folder
         (run_dir / SNAPSHOTS).mkdir(exist_ok=True)
     try:
-        # SnapshotCallback checks the replay buffer before it restores it, which takes a while.
+        # A check of the replay buffer takes a while. SnapshotCallback makes this check later, before it restores the
+        # buffer.
         snapshot = _store(run_dir).newest(with_large_arrays=False)
     except NoSnapshotError as error:
         if kept is None:

@@ -318,7 +318,7 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
     except (ValueError, yaml.YAMLError) as error:
         reason = in_one_line(error)
         values = best.params
-        with contextlib.suppress(ValueError):  # the error itself can be that the conversion failed
+        with contextlib.suppress(ValueError):  # best_block() may have failed because of this conversion
             values = convert_visual_td3_params(values)
         print(f"The hyperparameter file of the best trial cannot be written: {reason}. Its values:\n    {values}")
         return

@@ -116,7 +116,7 @@ def _check(settings: argparse.Namespace, flags: Sequence[str]) -> None:
 
 
 def _identity(flags: Sequence[str]) -> dict[str, str]:
-    """Return the properties that all runs with several seeds have in common.
+    """Return the identity of a study whose trials differ only in their seeds.
 
     :param flags: flags of every training run of the study
     """

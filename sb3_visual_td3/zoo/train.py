@@ -63,7 +63,8 @@ def train_and_report_errors(
         complain(command, error)
         return ExitCode.CRASHED, result
     except Exception as error:
-        # The first snapshot is taken when the training starts, but the user may have to correct why it cannot be saved.
+        # A failed snapshot counts as an error before the start: the first snapshot is saved when the training starts,
+        # and the user may have to correct the cause of the failure.
         has_started = result.has_started and not isinstance(error, SnapshotError)
         if has_started and isinstance(error, CODE_FAULTS):
             return report_bug(command, error), result

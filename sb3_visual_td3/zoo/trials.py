@@ -310,7 +310,8 @@ def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
     finally:
         env.close()
     assert isinstance(model, VisualTD3)
-    # n_steps is an argument of our own buffers; with another buffer it is left out.
+    # The buffer that VisualTD3 chooses by default supports n-step returns. If the hyperparameter file sets one of these
+    # keys, the buffer may not support them, so n_steps is not sampled.
     chosen = manager._hyperparams.keys() & {"replay_buffer_class", "optimize_memory_usage"}
     return {"has_encoder": model.encoder_is_shared is not None, "has_n_steps": not chosen}
 
