@@ -13,6 +13,7 @@ A check may find a sign that the training is unstable. One *clear* sign makes th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -86,11 +87,12 @@ ROUNDING = 1e-3
 """The entropy of discrete actions is never below 0, except for rounding errors of at most this size."""
 EXPLAINED_NOTED = 0.05
 """A value function with a median explained variance below this value counts as no better than a constant."""
-EXPLAINED_DIVERGED, VALUE_LOSS_GREW = -1.0, 10.0
+EXPLAINED_DIVERGED, VALUE_LOSS_GREW, VALUE_ERROR_LARGE = -1.0, 10.0, 0.2
 """A value function has diverged if its explained variance is below ``EXPLAINED_DIVERGED`` (its errors vary at least
-twice as much as the returns) and its loss has grown by the factor ``VALUE_LOSS_GREW``. One of them alone is usual: the
-loss grows with the square of the returns, and returns that are all about equal give a low explained variance. In public
-runs that learned, the explained variance was 0.5 to 0.95."""
+twice as much as the returns), its loss has grown by the factor ``VALUE_LOSS_GREW``, and the root of its loss is above
+``VALUE_ERROR_LARGE`` times the largest |return|. One of the first two alone is usual: the loss grows with the square of
+the returns, and returns that are all about equal give a low explained variance. In public runs that learned, the
+explained variance was 0.5 to 0.95."""
 KL_NOTED = 1.0
 """Policy updates are too large if the median of the logged KL divergence (``approx_kl``) exceeds this value. PPO aims
 at 0.01 to 0.05."""
@@ -497,7 +499,10 @@ def explained_variance(data: SeriesSet, kind: RunKind, learning: Answer) -> Foun
     loss = named(data, {"value", "loss"})
     if value < EXPLAINED_DIVERGED and loss is not None:
         first, late = _ends(loss)
-        if late > VALUE_LOSS_GREW * first:
+        scale = return_scale(data)
+        # If all returns are about equal, the loss is small, and even a small error leaves their variance unexplained.
+        is_large = scale is None or math.sqrt(max(late, 0.0)) > VALUE_ERROR_LARGE * scale.largest
+        if late > VALUE_LOSS_GREW * first and is_large:
             casts_doubt = True
             words = (
                 f"{series.name} has the median {rounded(value)}, and {loss.name} grows from {rounded(first)} to "

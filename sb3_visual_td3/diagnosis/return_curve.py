@@ -51,6 +51,7 @@ from sb3_visual_td3.diagnosis.tag_search import (
     find_lengths,
     find_q_values,
     find_returns,
+    is_entropy_coefficient,
     is_on_environment_steps,
     is_standard,
     may_be_sum,
@@ -87,7 +88,8 @@ MONOTONE = 0.6
 with the order of the points is at least this value, the spread of single episodes is estimated without the trend."""
 FEW_VALUES = 5
 """Medians hide most changes of returns with at most this many distinct values, such as 0 and 1, and of returns most of
-which are equal. Means of blocks of episodes replace such returns if there are at least ``MIN_EPISODES_OF_BLOCKS``."""
+which are the smallest one. Means of blocks of episodes replace such returns if there are at least
+``MIN_EPISODES_OF_BLOCKS``."""
 MIN_EPISODES_OF_BLOCKS = 200
 MOST_BLOCKS = 100
 RANGE_IN_SPREADS = 8.0
@@ -110,8 +112,12 @@ never "yes"."""
 
 TRAINED_STEPS = 20.0
 FIRST_Q = 0.05
+MAX_FIRST_Q = 10_000
 """A flat return with a Q of its final size, worth at least ``TRAINED_STEPS`` rewards, comes from a model that was
-trained before, if the first Q was logged within this fraction of the run."""
+trained before, if the first Q was logged within this fraction of the run and this number of steps. Later, the Q of a
+new critic may have its final size too."""
+SOLVED = 0.9
+"""With at least this success rate, a task counts as solved."""
 MIN_POINTS_OF_SUM = 50
 """A curve of fewer points is not recognised as the sum of all returns so far."""
 
@@ -369,7 +375,7 @@ def judge_curve(
         lost=(peak - late) / (peak - start) if peak > start else 0.0,
         still_rising=is_still_rising(values, spread * experience.error_of_rise(n, window, averaged_over)),
     )
-    if _is_running_sum(finite.values, averaged_over, series.name):
+    if _is_running_sum(finite.values, series.name):
         reason = f"{series.name}: seems to be the sum of all returns so far, which rises with any policy"
         return replace(curve, reasons=(reason,))
     # If all points are equal, the noise is 0, and the gain cannot be divided by it.
@@ -471,6 +477,9 @@ def _all_equal(
         reason += ", the length of the episodes: the policy may have learned before the first point"
         return replace(curve, state=CurveState.FLAT, reasons=(reason,))
     # Each step costs 1, and no episode reaches a goal before the time limit.
+    if succeeds:
+        reason += ", and the episodes are successful: the policy may have learned before the first point"
+        return replace(curve, state=CurveState.UNCLEAR, reasons=(reason,))
     is_failure = succeeds is False or (length is not None and math.isclose(-curve.late, length, rel_tol=1e-3))
     # Otherwise, a mean over the last hundred training episodes is never constant while episodes end.
     if averaged_over >= ROLLOUT_WINDOW and not is_failure:
@@ -619,13 +628,13 @@ def _only_length(series: Series, lengths: Series | None) -> float | None:
     return float(within[0])
 
 
-def _is_running_sum(values: FloatArray, averaged_over: int, name: str) -> bool:
+def _is_running_sum(values: FloatArray, name: str) -> bool:
     """Return whether a curve is the sum of all returns so far.
 
-    Returns of single episodes never change in one direction only. A sum does, it begins at about one of its increments,
-    and the increments of a policy that does not learn stay the same.
+    The name must allow this. A sum changes in one direction only, it begins at about one of its increments, and the
+    increments of a policy that does not learn stay the same.
     """
-    if values.size < MIN_POINTS_OF_SUM or (averaged_over > 1 and not may_be_sum(name)):
+    if values.size < MIN_POINTS_OF_SUM or not may_be_sum(name):
         return False
     with np.errstate(over="ignore"):
         increments = np.diff(values)
@@ -634,15 +643,18 @@ def _is_running_sum(values: FloatArray, averaged_over: int, name: str) -> bool:
         return False
     first, second = (abs(float(half.mean())) for half in np.array_split(increments / abs(mean), 2))
     begins_at_increment = abs(float(values[0])) <= 5.0 * abs(mean)
-    # An exact line is rather a score that somebody counts up, unless its name says that it is a sum.
-    varies = float(np.std(increments / abs(mean))) > 0.02 or may_be_sum(name)
-    return begins_at_increment and varies and max(first, second) <= 2.0 * min(first, second)
+    return begins_at_increment and max(first, second) <= 2.0 * min(first, second)
 
 
 def _are_medians_blind(values: FloatArray) -> bool:
     """Return whether medians hide most changes of the returns of single episodes, see ``FEW_VALUES``."""
     distinct, counts = np.unique(values, return_counts=True)
-    return distinct.size > 1 and (distinct.size <= FEW_VALUES or bool(counts.max() > values.size / 2))
+    if distinct.size <= FEW_VALUES:
+        return distinct.size > 1
+    # A sparse reward: most episodes have the smallest return, at the start and at the end.
+    is_sparse = bool(counts[0] > values.size / 2)
+    ends = values[: values.size // 20], values[-values.size // 10 :]
+    return is_sparse and all(float(np.median(end)) == distinct[0] for end in ends)
 
 
 def _means_of_blocks(series: Series) -> tuple[Series, int]:
@@ -834,7 +846,7 @@ def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
 def _combined(curves: Sequence[ReturnCurve], data: SeriesSet, lengths: Series | None) -> tuple[Answer, ReturnCurve]:
     """Combine the curves of a run, and return the curve that represents the run."""
     for one, other in permutations(curves, 2):
-        if _learned_before(one, other, data):
+        if _learned_before(one, other, data, lengths):
             return "yes", other
         if _lags_behind(other, one, data, lengths):
             return "no", one
@@ -867,17 +879,22 @@ def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
     return other.late > other.start and flat.start > (other.start + other.late) / 2.0
 
 
-def _learned_before(flat: ReturnCurve, other: ReturnCurve, data: SeriesSet) -> bool:
+def _learned_before(flat: ReturnCurve, other: ReturnCurve, data: SeriesSet, lengths: Series | None) -> bool:
     """Return whether the policy had learned before the first point of a flat curve, and has kept what it learned.
 
     The curve ``other`` of the same run shows the learning, most of it before ``flat`` begins. ``flat`` must not be
-    below the upper quarter of the rise of ``other``.
+    below the upper quarter of the rise of ``other``. A training return also rises when random actions end, so ``flat``
+    must show success itself: each step of its episodes earns 1, or the success rate is high.
     """
     if flat.state is not CurveState.FLAT or other.learning != "yes":
         return False
     if flat.first_step is None or other.first_step is None or flat.first_step <= other.first_step:
         return False
-    # Exploration that fades away raises a training return too, although the deterministic policy stays the same.
+    success = _success_rate(data)
+    succeeds = success is not None and success.tail(0.25).median() >= SOLVED
+    lasts = lengths is not None and math.isclose(flat.late, lengths.tail(0.25).median(), rel_tol=0.05)
+    if not (succeeds or (success is None and lasts)):
+        return False
     earlier = data[other.tag].finite.until(flat.first_step)
     has_risen = len(earlier) > 0 and earlier.tail(0.25).median() > (other.start + other.late) / 2.0
     return has_risen and min(flat.start, flat.late) >= other.late - (other.late - other.start) / 4.0
@@ -895,6 +912,10 @@ def _lags_behind(mean: ReturnCurve, fallen: ReturnCurve, data: SeriesSet, length
     if tag is None or tag.averaged_over < ROLLOUT_WINDOW or fallen.last_step is None:
         return False
     series = data[fallen.tag].finite
+    # A mean over episodes before and after the fall is already below its maximum.
+    returns = data[mean.tag].finite.tail(0.25).values
+    if float(returns.max() - returns[-1]) < 0.1 * (mean.late - mean.start):
+        return False
     high = series.steps[series.values >= fallen.peak - LARGE_FALL * (fallen.peak - fallen.start)]
     return fallen.last_step - int(high[-1]) <= ROLLOUT_WINDOW * lengths.tail(0.25).median()
 
@@ -944,11 +965,16 @@ def _was_trained_before(curve: ReturnCurve, data: SeriesSet, lengths: Series | N
     q_values, losses = find_q_values(names), find_actor_losses(names)
     if lengths is None or curve.last_step is None or not (q_values or (losses and find_critic_losses(names))):
         return False
-    # The loss of a deterministic actor is -Q.
-    series, sign = (data[q_values[0]].finite, 1.0) if q_values else (data[losses[0]].finite, -1.0)
-    if len(series) < MIN_POINTS_FOR_NO or int(series.steps[0]) > FIRST_Q * curve.last_step:
+    # The loss of a deterministic actor is -Q. SAC's actor has another loss.
+    if not q_values and any(is_entropy_coefficient(name) for name in names):
         return False
-    reward = curve.late / lengths.median()
+    series, sign = (data[q_values[0]].finite, 1.0) if q_values else (data[losses[0]].finite, -1.0)
+    if len(series) < MIN_POINTS_FOR_NO or int(series.steps[0]) > min(FIRST_Q * curve.last_step, MAX_FIRST_Q):
+        return False
+    length = lengths.median()
+    if not length > 0.0:  # NaN too
+        return False
+    reward = curve.late / length
     q = sign * series.values
     final = float(np.median(q[-max(3, q.size // 3) :]))
     is_large = reward != 0.0 and final / reward >= TRAINED_STEPS

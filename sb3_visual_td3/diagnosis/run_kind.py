@@ -118,8 +118,12 @@ def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     twins = [name for name in q_values if words[name] & {"q1", "q2", "qf1", "qf2"}]
     q1, q2 = ([name for name in q_losses if words[name] & of_one] for of_one in ({"q1", "qf1"}, {"q2", "qf2"}))
     # SAC's first version also had a value function, which ML-Agents still logs.
-    is_sac = bool(actor and q1 and q2 and (coefficient or value))
-    if actor and value and not is_sac and (entropy or coefficient or not critic):
+    named = [name for name in coefficient if words[name] & {"ent", "entropy"}]
+    # A bare "alpha" may also be the weight of behaviour cloning (TD3+BC). SAC also logs its loss or its logarithm.
+    has_tuned_alpha = any("alpha" in known and known & {"loss", "log"} for known in words.values())
+    is_sac = bool(actor and q1 and q2 and (named or has_tuned_alpha or value))
+    is_of_values = bool(q_values or q_losses or has_twins)
+    if actor and value and not is_sac and (entropy or not critic or (named and not is_of_values)):
         evidence = tuple(sorted([*actor, *value, *entropy, *coefficient]))
         return RunKind(Family.ON_POLICY, "A2C or PPO", evidence)
     if actor and (q_values or q_losses or has_twins):

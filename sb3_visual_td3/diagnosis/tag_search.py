@@ -124,7 +124,10 @@ def return_tag(name: str) -> ReturnTag | None:
 
 def may_be_sum(name: str) -> bool:
     """Return whether a tag's name says that it may be the sum of all returns so far."""
-    return bool(set(words_of(name)) & (_SINCE_BEGIN_WORDS | _TOTAL_WORDS))
+    words = set(words_of(name))
+    # ML-Agents' "Environment/Cumulative Reward" is the mean return of the episodes since the last point.
+    is_mean = bool(words & _AVERAGE_WORDS) or name == "Environment/Cumulative Reward"
+    return bool(words & (_SINCE_BEGIN_WORDS | _TOTAL_WORDS)) and not is_mean
 
 
 def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:

@@ -158,7 +158,9 @@ def in_or_after_warm_up(data: SeriesSet) -> str | None:
         return None
     losses = [data[name].finite for name in (*find_critic_losses(data.names()), *find_actor_losses(data.names()))]
     first_losses = [int(series.steps[0]) for series in losses if len(series)]
-    first_update = min(first_losses, default=data.learning_starts)
+    first_update = data.learning_starts
+    if first_update is None:
+        first_update = min(first_losses, default=None)
     if first_update is None or first_update >= LATE_UPDATES * planned:
         return None
     # A run that continues from a checkpoint keeps its step count and needs no second warm-up.

@@ -268,7 +268,9 @@ def test_a_small_error_of_sac_that_does_not_grow_casts_no_doubt_on_returns_of_ab
 
 def test_a_value_function_that_diverges_casts_doubt_on_a_run_that_learns() -> None:
     grows = np.geomspace(1.0, 1e6, N)
-    for explained, loss, answer in ((-50.0, grows, "unknown"), (-50.0, 0.01, "yes"), (0.8, grows, "yes")):
+    small = np.geomspace(1e-6, 1e-4, N)
+    cases = ((-50.0, grows, "unknown"), (-50.0, 0.01, "yes"), (0.8, grows, "yes"), (-50.0, small, "yes"))
+    for explained, loss, answer in cases:
         data = run(**{**A2C, "train__explained_variance": explained, "train__value_loss": loss})
         assert judge_stability(data, recognise(data.names()), "yes").answer == answer, (explained, answer)
 

@@ -63,6 +63,14 @@ def test_only_sac_and_tqc_have_an_entropy_bonus() -> None:
     assert not recognise(["train/actor_loss", "train/critic_loss"]).has_entropy_bonus
 
 
+def test_a_bare_alpha_identifies_no_algorithm() -> None:
+    assert recognise(["loss/policy_loss", "loss/q_loss", "loss/value_loss", "alpha"]).family is Family.OFF_POLICY
+    assert recognise(["actor_loss", "critic1_loss", "critic2_loss", "value_loss", "alpha"]).family is Family.OFF_POLICY
+    # TD3+BC weighs behaviour cloning with alpha.
+    assert not recognise(["actor_loss", "q1_loss", "q2_loss", "alpha"]).has_entropy_bonus
+    assert recognise(["actor_loss", "q1_loss", "q2_loss", "alpha", "alpha_loss"]).has_entropy_bonus
+
+
 ML_AGENTS_SAC = ["Losses/Policy Loss", "Losses/Value Loss", "Losses/Q1 Loss", "Losses/Q2 Loss"]
 
 
