@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
