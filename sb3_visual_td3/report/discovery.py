@@ -1,17 +1,15 @@
 """Find the runs below a path, and the settings files that belong to a run.
 
-A run is a folder that directly holds event files or tables, such as SB3's progress.csv. If the CSV files of a folder
-hold different curves of the same return, each of them is a run. If the path is a single file, this file is the run.
+A run is a folder that directly holds event files or tables, such as SB3's progress.csv. If a folder holds several CSV
+files with the same return, each of them is a run. If the path is a single file, this file is the run.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from sb3_visual_td3.common.input_files import read_mapping
@@ -24,7 +22,6 @@ from sb3_visual_td3.report.table_file import (
     TableBegin,
     follow_one_another,
     is_evaluation,
-    is_same_curve,
     is_sb3_table,
     is_table,
     table_begin,
@@ -40,11 +37,6 @@ _LEVELS_ABOVE = 3
 """The settings of a run are looked up in its folder and in this many folders above it."""
 MAX_LEVELS_BELOW = 64
 """Runs are looked up in this many levels of folders below a path. No training run writes a deeper tree."""
-_WORDS_OF_A_KIND = frozenset(
-    {"train", "training", "loss", "losses", "log", "logs", "metrics", "episodes", "q", "critic", "actor"}
-)
-"""Words of file names that say what a file holds, but not to which run it belongs."""
-_LOG = logging.getLogger("sb3_visual_td3")
 _TOO_DEEP = "its folders are nested too deeply; name a folder inside it"
 
 
@@ -186,10 +178,9 @@ def _grouped(events: _EventFiles, tables: _Tables) -> tuple[RunFiles, ...]:
 def _runs_of_tables(folder: Path, tables: Mapping[Path, TableBegin | None]) -> dict[Path, list[Path]]:
     """Return the runs in a folder without event files, and the tables of each run.
 
-    Files with different returns over the same step column are different runs, unless each file continues the one
-    before. Any other file belongs to the run with the same name. If no run has its name, a file with a return belongs
-    to one more run, whose path is the folder, and a file without a return is left out. If no two runs differ, all
-    tables form one run. In a folder with a run.json, all tables belong to this run.
+    Files with the same return over the same step column are different runs, unless each file continues the one before.
+    A file of evaluations belongs to the run with the same name. All other tables form one run, whose path is the
+    folder. In a folder with a run.json, all tables belong to this run.
     """
     if (folder / FILE_NAME).exists():
         return {folder: list(tables)}
@@ -199,77 +190,24 @@ def _runs_of_tables(folder: Path, tables: Mapping[Path, TableBegin | None]) -> d
     evaluations = {name for name in of_name if is_evaluation(name)}
     if len(evaluations) == len(of_name):
         evaluations = set()
-    runs = _different_runs(tables, evaluations)
-    if not runs:
-        return {folder: list(tables)}
-    taken = {*runs, *(copy for copies in runs.values() for copy in copies)}
+    with_return: dict[tuple[str, str], list[Path]] = {}
+    for file, begin in tables.items():
+        if begin is not None and _name_of_run(file) not in evaluations:
+            for tag in begin.returns:
+                with_return.setdefault((begin.step, tag), []).append(file)
+    shared = [files for files in with_return.values() if len(files) > 1 and not follow_one_another(files)]
+    separate = {_name_of_run(file) for files in shared for file in files}
+    runs = {of_name[name][0]: of_name[name] for name in separate}
     similar: dict[tuple[str, ...], list[str]] = {}
-    for name in runs:
+    for name in separate:
         similar.setdefault(_words_without_kind(name), []).append(name)
-    rest: list[Path] = []
-    for name in sorted(of_name.keys() - taken):
+    for name in sorted(evaluations):
         found = similar.get(_words_without_kind(name), [])
         if len(found) == 1:
-            runs[found[0]].append(name)
-        else:
-            rest += of_name[name]
-    parts = {
-        of_name[name][0]: [file for each in (name, *others) for file in of_name[each]] for name, others in runs.items()
-    }
-    if any((begin := tables[file]) is None or begin.returns for file in rest):
-        return {**parts, folder: rest}
-    for file in rest:
-        _say_left_out(file)
-    return parts
-
-
-def _different_runs(tables: Mapping[Path, TableBegin | None], evaluations: Collection[str]) -> dict[str, list[str]]:
-    """Return the names of runs whose returns differ, each with the names of other files that hold the same returns.
-
-    :param tables: the tables of a folder
-    :param evaluations: names of the files that hold evaluations
-    """
-    runs: dict[str, list[str]] = {}
-    for curves in _different_curves(tables, evaluations):
-        for curve in curves:
-            first, *copies = dict.fromkeys(map(_name_of_run, curve))
-            runs.setdefault(first, []).extend(copies)
-    not_first = {copy for names in runs.values() for copy in names}
-    return {name: names for name, names in runs.items() if name not in not_first}
-
-
-def _different_curves(
-    tables: Mapping[Path, TableBegin | None], evaluations: Collection[str]
-) -> Iterator[list[list[Path]]]:
-    """Yield the curves of each return that has several: for each curve, the files that hold it.
-
-    :param evaluations: names of the files whose returns do not count, because they are returns of evaluations
-    """
-    with_return: dict[tuple[str, str], list[list[Path]]] = {}
-    for file, begin in tables.items():
-        if begin is None or _name_of_run(file) in evaluations:
-            continue
-        for tag in begin.returns:
-            curves = with_return.setdefault((begin.step, tag), [])
-            for curve in curves:
-                known = tables[curve[0]]
-                if known is not None and is_same_curve(known, begin, tag):
-                    curve.append(file)
-                    break
-            else:
-                curves.append([file])
-    for curves in with_return.values():
-        if len(curves) > 1 and not follow_one_another(curve[0] for curve in curves):
-            yield curves
-
-
-@lru_cache(maxsize=1_000)  # a watch searches the same folder again and again
-def _say_left_out(file: Path) -> None:
-    _LOG.warning(
-        "%s was left out: it has no return, and its name belongs to none of the runs in its folder; move each run "
-        "into a folder of its own",
-        file,
-    )
+            of_name[found[0]] += of_name[name]
+    taken = {file for files in runs.values() for file in files}
+    rest = [file for file in tables if file not in taken]
+    return {**runs, folder: rest} if rest else runs
 
 
 def _name_of_run(file: Path) -> str:
@@ -281,8 +219,8 @@ def _name_of_run(file: Path) -> str:
 
 
 def _words_without_kind(name: str) -> tuple[str, ...]:
-    """Return the words of a name, except words such as "train" or "loss", so that the names of one run match."""
-    return tuple(word for word in words_of(name) if word not in EVALUATION_WORDS | _WORDS_OF_A_KIND)
+    """Return the words of a name, except words such as "train" or "eval", so that the names of one run match."""
+    return tuple(word for word in words_of(name) if word not in EVALUATION_WORDS | {"train", "training"})
 
 
 def _nearest(folder: Path, runs: Iterable[Path]) -> Path | None:

@@ -26,7 +26,6 @@ from sb3_visual_td3.report.table_file import (
     ENVIRONMENT_STEPS,
     EVALUATIONS,
     PROGRESS,
-    STEPS,
     TableFile,
     is_evaluation,
     is_sb3_table,
@@ -416,11 +415,7 @@ class RunReader:
             # Without this check, points at episodes would be judged as if they were at environment steps. If neither
             # side states a unit, this check is skipped: the units then follow from the tags, as in event files.
             is_stated = table.axis is not None or run.axis is not None
-            units = {table.axis_unit(), run.axis_unit()}
-            # TensorBoard's exports state no unit, and a column "step" may count environment steps.
-            if not self._files and None in (table.axis, run.axis):
-                units -= {STEPS}
-            if run.series and is_stated and len(units) > 1:
+            if run.series and is_stated and table.axis_unit() != run.axis_unit():
                 run.notes.append(
                     f"{name} was left out: its x-axis counts {table.axis_unit()}, but the x-axis of the other files "
                     f"counts {run.axis_unit()}"

@@ -116,8 +116,7 @@ def read_monitors(paths: Sequence[Path]) -> tuple[dict[str, Series], tuple[str, 
         series = series_of(sorted(episodes, key=lambda episode: (episode.session, episode.at_s)))
     except (ValueError, OSError, csv.Error):
         return {}, ()
-    # A training that restarts in this moment has replaced a file by its heading.
-    ordered = sorted((path for path in paths if read[path].episodes), key=lambda path: read[path].start_s)
+    ordered = sorted(paths, key=lambda path: read[path].start_s)
     last_s = [max(episode.at_s for episode in read[path].episodes) for path in ordered]
     has_gap = any(read[path].start_s > end_s for path, end_s in zip(ordered[1:], accumulate(last_s, max), strict=False))
     names = [path.name for path in ordered]

@@ -141,12 +141,10 @@ class TableBegin(NamedTuple):
     :ivar returns: names of the returns of episodes. If each row of the table holds a single point, the names are in
         the first rows or in the file's name, otherwise in the heading. A bare ``reward`` does not count, because it
         may be the reward of a step.
-    :ivar points: the first points of each return that has a column of its own: its values by step
     """
 
     step: str
     returns: frozenset[str]
-    points: Mapping[str, Mapping[str, str]]
 
 
 def table_begin(path: Path) -> TableBegin | None:
@@ -163,11 +161,9 @@ def table_begin(path: Path) -> TableBegin | None:
         if not steps or len(heading) < 2:
             return None
         at_name = _find_column(heading, _NAME_COLUMNS)
-        columns: dict[str, int] = {}
         if _find_column(heading, ("value",)) is None:
             others = [cell if at not in steps else "" for at, cell in enumerate(heading)]
-            columns = {name: at for at, name in _metric_names(others, steps[0], set())}
-            metrics = set(columns)
+            metrics = {name for _, name in _metric_names(others, steps[0], set())}
         elif at_name is None:
             metrics = {_name_in_file_name(path)}
         else:
@@ -176,25 +172,7 @@ def table_begin(path: Path) -> TableBegin | None:
     except (OSError, IndexError, StopIteration, csv.Error):
         return None
     returns = frozenset(tag.name for tag in find_returns(metrics) if tag.rank != BARE_REWARD_RANK)
-    # The last line may be cut.
-    whole = [row for row in csv.reader(lines[1:-1], delimiter=separator) if len(row) == len(heading)]
-    points = {name: {row[steps[0]]: row[columns[name]] for row in whole} for name in returns & columns.keys()}
-    return TableBegin(_in_step_columns(heading[steps[0]]), returns, points)
-
-
-def is_same_curve(one: TableBegin, other: TableBegin, tag: str) -> bool:
-    """Return whether two tables hold the same curve of a return: the same values at the steps that both have.
-
-    :param one: beginning of a table
-    :param other: beginning of another table
-    :param tag: name of the return
-    """
-    if tag not in one.points or tag not in other.points:
-        return False
-    shared = one.points[tag].keys() & other.points[tag].keys()
-    values = [(number_in_cell(one.points[tag][step]), number_in_cell(other.points[tag][step])) for step in shared]
-    # Equal values at a single step are a coincidence, for example a return of 0 at the start.
-    return len({first for first, _ in values}) > 1 and all(first == second for first, second in values)
+    return TableBegin(_in_step_columns(heading[steps[0]]), returns)
 
 
 def follow_one_another(paths: Iterable[Path]) -> bool:

@@ -336,49 +336,7 @@ def test_csv_files_with_the_same_return_over_the_same_axis_are_different_runs(
 def test_tables_with_a_row_for_each_point_are_different_runs_if_they_hold_the_same_return(tmp_path: Path) -> None:
     for name, key in (("a.csv", "ep_return"), ("b.csv", "ep_return"), ("c.csv", "loss"), ("d.csv", "loss")):
         (tmp_path / name).write_text(f"key,value,step\n{key},1,10\n")
-    assert [run.path.name for run in find_runs(tmp_path)] == ["a.csv", "b.csv"]
-
-
-RISING = [(step, step / 7.0) for step in range(10, 200, 10)]
-FALLING = [(step, -step / 7.0) for step in range(10, 200, 10)]
-LOSS = [(step, 1.0) for step in range(10, 200, 10)]
-
-
-def write_curve(path: Path, tag: str, points: Sequence[tuple[int, float]]) -> None:
-    path.write_text("".join([f"step,{tag}\n", *(f"{step},{value}\n" for step, value in points)]))
-
-
-def test_csv_files_with_the_same_curve_are_one_run(tmp_path: Path) -> None:
-    write_curve(tmp_path / "episodes.csv", "ep_return", RISING)
-    write_curve(tmp_path / "train.csv", "ep_return", RISING[::2])
-    write_curve(tmp_path / "q.csv", "q1_value", LOSS)
-    assert [run.path for run in find_runs(tmp_path)] == [tmp_path]
-    write_curve(tmp_path / "train.csv", "ep_return", FALLING)
-    assert len(find_runs(tmp_path)) == 2
-
-
-def test_files_without_a_return_belong_to_the_run_of_their_name_or_are_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name, points in (("seed1", RISING), ("seed2_train", FALLING)):
-        write_curve(tmp_path / f"{name}.csv", "ep_return", points)
-    for name in ("seed1_losses", "seed2_loss", "losses"):
-        write_curve(tmp_path / f"{name}.csv", "loss", LOSS)
-    for _ in range(2):
-        found = [[file.stem for file in run.files] for run in find_runs(tmp_path)]
-        assert found == [["seed1", "seed1_losses"], ["seed2_train", "seed2_loss"]]
-    (left_out,) = caplog.messages
-    assert left_out.startswith(f"{tmp_path / 'losses.csv'} was left out: it has no return")
-
-
-@pytest.mark.parametrize("name", ["a", "z"])
-def test_an_export_of_tensorboard_and_a_table_with_steps_are_one_run(tmp_path: Path, name: str) -> None:
-    rows = "".join(f"1e9,{step},{value}\n" for step, value in RISING)
-    (tmp_path / "run-x-tag-rollout_ep_rew_mean.csv").write_text(f"Wall time,Step,Value\n{rows}")
-    write_curve(tmp_path / f"{name}.csv", "loss", LOSS)
-    data = read(tmp_path)
-    assert data.series.names() == ["loss", "rollout/ep_rew_mean"]
-    assert not data.notes
+    assert [run.path.name for run in find_runs(tmp_path)] == [tmp_path.name, "a.csv", "b.csv"]
 
 
 def test_exports_of_tensorboard_are_one_run_for_each_name_before_the_tag(tmp_path: Path) -> None:
