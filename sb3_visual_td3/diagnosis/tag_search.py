@@ -86,6 +86,7 @@ _OF_RL_GAMES = {"rewards/step", "rewards/iter", "rewards/time"}
 ``rewards/step`` may be the reward of a step."""
 
 
+@lru_cache(maxsize=4096)
 def return_tag(name: str) -> ReturnTag | None:
     """Interpret a tag's name; return None if it does not name the return of an episode.
 

@@ -347,7 +347,7 @@ class _Job:
                 manifest = replace(manifest, finished=None, end=None, ended=None, end_reason=None)
         zoo_folder, zoo_note = find_zoo_folder(files.path)
         settings, settings_notes = run_settings(self.hyperparams, manifest, zoo_folder)
-        notes = [*filter(None, (_end_note(manifest), note, zoo_note)), *settings_notes]
+        notes = [*filter(None, (_end_note(manifest), note, zoo_note)), *settings_notes, *files.notes]
         if self.hyperparams is not None:
             notes += [*misspelled(self.hyperparams), *implausible(self.hyperparams)]
 

@@ -1,29 +1,36 @@
 """Find the runs below a path, and the settings files that belong to a run.
 
 A run is a folder that directly holds event files or tables, such as SB3's progress.csv. If a folder holds several CSV
-files with the same return, each of them is a run. If the path is a single file, this file is the run.
+files with different values of the same return, each of them is a run. If the path is a single file, this file is the
+run.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from sb3_visual_td3.common.input_files import read_mapping
-from sb3_visual_td3.diagnosis.tag_search import EVALUATION_WORDS, words_of
+from sb3_visual_td3.diagnosis.tag_search import EPISODE_WORDS, EVALUATION_WORDS, words_of
 from sb3_visual_td3.report.console import one_line
 from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, scalars_at_begin
 from sb3_visual_td3.report.event_reader import UnreadableRunError
 from sb3_visual_td3.report.table_file import (
     OUR_OWN_TABLES,
+    Points,
+    StepRange,
     TableBegin,
-    follow_one_another,
+    are_of_one_run,
     is_evaluation,
     is_sb3_table,
     is_table,
+    points_at_begin,
+    step_range,
     table_begin,
 )
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
@@ -37,15 +44,28 @@ _LEVELS_ABOVE = 3
 """The settings of a run are looked up in its folder and in this many folders above it."""
 MAX_LEVELS_BELOW = 64
 """Runs are looked up in this many levels of folders below a path. No training run writes a deeper tree."""
+_WORDS_OF_PARTS = (
+    (EPISODE_WORDS - {"epoch"})
+    | EVALUATION_WORDS
+    | {"train", "training", "log", "logs", "progress", "metrics", "stats", "smoothed"}
+    | {"actor", "critic", "loss", "losses", "q", "reward", "rewards", "return", "returns"}
+)
+"""Words in the name of a file that say which part of a run it holds. Names that differ only in these words belong to
+one run."""
+_MAX_NAMED = 3
 _TOO_DEEP = "its folders are nested too deeply; name a folder inside it"
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Hold the files of one run: its event files and its tables, such as progress.csv; both are sorted by name."""
+    """Hold the files of one run: its event files and its tables, such as progress.csv; both are sorted by name.
+
+    :param notes: remarks on how the files of a folder were assigned to runs
+    """
 
     path: Path
     files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
 
 def find_runs(path: Path, errors: list[OSError] | None = None) -> tuple[RunFiles, ...]:
@@ -156,6 +176,7 @@ def _grouped(events: _EventFiles, tables: _Tables) -> tuple[RunFiles, ...]:
     # them.
     only = next(iter(files)) if len(files) == 1 else None
     alone: dict[Path, list[Path]] = {}
+    notes: dict[Path, tuple[str, ...]] = {}
     for folder, logs in tables.items():
         named = [file for file in logs if is_sb3_table(file.name)]
         above = folder if folder in files else _nearest(folder, files)
@@ -166,48 +187,150 @@ def _grouped(events: _EventFiles, tables: _Tables) -> tuple[RunFiles, ...]:
             if around is not None and len(named) == len(logs):
                 alone[around] += logs
             else:
-                alone |= _runs_of_tables(folder, logs)
+                runs, remarks = _runs_of_tables(folder, logs)
+                alone |= runs
+                notes |= dict.fromkeys(runs, remarks)
         elif above == folder:
             files[folder] += logs
         else:
             files[above] += named
     files |= alone
-    return tuple(RunFiles(folder, tuple(files[folder])) for folder in sorted(files))
+    return tuple(RunFiles(folder, tuple(files[folder]), notes.get(folder, ())) for folder in sorted(files))
 
 
-def _runs_of_tables(folder: Path, tables: Mapping[Path, TableBegin | None]) -> dict[Path, list[Path]]:
-    """Return the runs in a folder without event files, and the tables of each run.
+_Key = tuple[str, ...]
+"""The words of a file's name that may identify the run. Files with the same words belong to one run."""
 
-    Files with the same return over the same step column are different runs, unless each file continues the one before.
-    A file of evaluations belongs to the run with the same name. All other tables form one run, whose path is the
-    folder. In a folder with a run.json, all tables belong to this run.
+
+def _runs_of_tables(
+    folder: Path, tables: Mapping[Path, TableBegin | None]
+) -> tuple[dict[Path, list[Path]], tuple[str, ...]]:
+    """Return the runs in a folder without event files with the tables of each run, and notes on all of these runs.
+
+    Files with different values of the same return over the same step column are different runs, unless each file
+    continues the one before, or their names differ only in words such as "train" and "loss". All other tables form one
+    run, whose path is the folder. In a folder with a run.json, all tables belong to this run.
     """
-    if (folder / FILE_NAME).exists():
-        return {folder: list(tables)}
-    of_name: dict[str, list[Path]] = {}
-    for file in tables:
-        of_name.setdefault(_name_of_run(file), []).append(file)
-    evaluations = {name for name in of_name if is_evaluation(name)}
-    if len(evaluations) == len(of_name):
-        evaluations = set()
-    with_return: dict[tuple[str, str], list[Path]] = {}
-    for file, begin in tables.items():
-        if begin is not None and _name_of_run(file) not in evaluations:
-            for tag in begin.returns:
-                with_return.setdefault((begin.step, tag), []).append(file)
-    shared = [files for files in with_return.values() if len(files) > 1 and not follow_one_another(files)]
-    separate = {_name_of_run(file) for files in shared for file in files}
-    runs = {of_name[name][0]: of_name[name] for name in separate}
-    similar: dict[tuple[str, ...], list[str]] = {}
-    for name in separate:
-        similar.setdefault(_words_without_kind(name), []).append(name)
-    for name in sorted(evaluations):
-        found = similar.get(_words_without_kind(name), [])
-        if len(found) == 1:
-            of_name[found[0]] += of_name[name]
-    taken = {file for files in runs.values() for file in files}
-    rest = [file for file in tables if file not in taken]
-    return {**runs, folder: rest} if rest else runs
+    known = {file: begin for file, begin in tables.items() if begin is not None}
+    if len(known) < 2 or (folder / FILE_NAME).exists():
+        return {folder: list(tables)}, ()
+    of_key: dict[_Key, list[Path]] = {}
+    for file in known:
+        of_key.setdefault(_key_of(file), []).append(file)
+    evaluations = _evaluations(of_key, known)
+    runs = _separate_runs(of_key, evaluations, known)
+    if len(runs) < 2:
+        named = [file.name for key in sorted(evaluations - {()}) for file in of_key[key]]
+        notes = [f"read as evaluations of this run, because of the names: {_listed(named)}"] if named else []
+        return {folder: list(tables)}, tuple(notes)
+    found = {keys: [file for key in keys for file in of_key[key]] for keys in runs}
+    without_return = []
+    for key in sorted(of_key.keys() - {key for keys in runs for key in keys} - evaluations):
+        files = of_key[key]
+        named_alike = [keys for keys in runs if any(each and set(each) <= set(key) for each in keys)]
+        if len(named_alike) == 1:
+            found[named_alike[0]] += files
+        elif not any(known[file].returns for file in files):
+            without_return += files
+    taken = {file for files in found.values() for file in files}
+    rest = [file for file in tables if file not in taken and file not in without_return]
+    notes = [f"{folder.name} holds several runs, because these CSV files have different returns: "]
+    notes[0] += _listed([_main_file(files, known).name for files in found.values()])
+    if rest:
+        rest += without_return
+    elif without_return:
+        names = _listed([file.name for file in without_return])
+        notes.append(f"left out, because they hold no return, and their names match none of these runs: {names}")
+    by_path = {_main_file(files, known): sorted(files) for files in found.values()}
+    return {**by_path, folder: sorted(rest)} if rest else by_path, tuple(notes)
+
+
+def _evaluations(of_key: Mapping[_Key, Sequence[Path]], tables: Mapping[Path, TableBegin]) -> set[_Key]:
+    """Return the keys whose files all hold evaluations of runs in other files; empty if there are no other files.
+
+    The word "test" may also stand for an experiment. A file such as test_a.csv therefore does not hold evaluations if
+    its return was logged as often as that of another file.
+    """
+    found = {key for key, files in of_key.items() if all(map(_is_named_evaluation, files))}
+    if len(found) == len(of_key):
+        return set()
+    others = [file for key, files in of_key.items() if key not in found for file in files]
+    for key in sorted(found - {()}):
+        words = {word for file in of_key[key] for word in words_of(_name_of_run(file))}
+        if words & EVALUATION_WORDS <= {"test", "testing"} and any(
+            _is_as_fine(file, other, tables) for file in of_key[key] for other in others
+        ):
+            found.remove(key)
+    return found
+
+
+def _is_as_fine(file: Path, other: Path, tables: Mapping[Path, TableBegin]) -> bool:
+    """Return whether a file holds a return of another file, at steps that are as close to one another."""
+    if tables[file].step != tables[other].step or not tables[file].returns & tables[other].returns:
+        return False
+    one, two = step_range(file), step_range(other)
+    return one is not None and two is not None and 0 < one.interval <= two.interval
+
+
+def _separate_runs(
+    of_key: Mapping[_Key, Sequence[Path]], evaluations: Iterable[_Key], tables: Mapping[Path, TableBegin]
+) -> list[tuple[_Key, ...]]:
+    """Return the runs among the files that hold the same return, as the keys of their files; empty if there are none.
+
+    :param evaluations: keys of files with evaluations, which are left out
+    """
+    holders: dict[tuple[str, str], dict[_Key, Path]] = {}
+    for key, files in of_key.items():
+        for file in files if key not in evaluations else ():
+            # seed1_eval.csv is a part of seed1.csv.
+            if _is_named_evaluation(file) and not all(map(_is_named_evaluation, files)):
+                continue
+            for tag in tables[file].returns:
+                holders.setdefault((tables[file].step, tag), {}).setdefault(key, file)
+    points: dict[Path, Points] = {}
+    # Each key leads to the list of all keys of its run.
+    run_of: dict[_Key, list[_Key]] = {}
+    for (_, tag), files_of in sorted(holders.items()):
+        if len(files_of) < 2:
+            continue
+        clusters: list[list[_Key]] = []
+        for key, file in files_of.items():
+            points.setdefault(file, points_at_begin(file))
+            same = (each for each in clusters if are_of_one_run(points[files_of[each[0]]], points[file], [tag]))
+            cluster = next(same, None)
+            if cluster is None:
+                clusters.append([key])
+            else:
+                cluster.append(key)
+        if _continue_one_another([[files_of[key] for key in cluster] for cluster in clusters]):
+            clusters = [[key for cluster in clusters for key in cluster]]
+        for cluster in clusters:
+            joined = list(dict.fromkeys(key for each in cluster for key in run_of.get(each, [each])))
+            run_of |= dict.fromkeys(joined, joined)
+    return list(dict.fromkeys(tuple(keys) for keys in run_of.values()))
+
+
+def _continue_one_another(clusters: Sequence[Sequence[Path]]) -> bool:
+    """Return whether some files, each with the other files of its cluster, are the parts of a run that was resumed."""
+    ranges: list[StepRange] = []
+    for files in clusters:
+        found = [steps for file in files if (steps := step_range(file)) is not None]
+        if len(found) < len(files):
+            return False
+        ranges.append(StepRange(min(r.first for r in found), max(r.last for r in found), found[0].interval))
+    ranges.sort()
+    return all(after.continues(before) for before, after in pairwise(ranges))
+
+
+def _main_file(files: Sequence[Path], tables: Mapping[Path, TableBegin]) -> Path:
+    """Return the file that names a run: the first one with returns of the training, or an export of the same run."""
+    main = min(files, key=lambda file: (not tables[file].returns, _is_named_evaluation(file), file))
+    return min(file for file in files if _name_of_run(file) == _name_of_run(main))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return f"{', '.join(names[:_MAX_NAMED])}{more}"
 
 
 def _name_of_run(file: Path) -> str:
@@ -218,9 +341,16 @@ def _name_of_run(file: Path) -> str:
     return file.stem.rpartition("-tag-")[0] or file.stem
 
 
-def _words_without_kind(name: str) -> tuple[str, ...]:
-    """Return the words of a name, except words such as "train" or "eval", so that the names of one run match."""
-    return tuple(word for word in words_of(name) if word not in EVALUATION_WORDS | {"train", "training"})
+def _is_named_evaluation(file: Path) -> bool:
+    return is_evaluation(_name_of_run(file))
+
+
+def _key_of(file: Path) -> _Key:
+    name = _name_of_run(file)
+    # Other characters may be the only difference between two names, as in lr=1e-3 and lr=1e+3.
+    if re.search(r"[^\w. -]", name, re.ASCII):
+        return (name,)
+    return tuple(word for word in words_of(name) if word not in _WORDS_OF_PARTS)
 
 
 def _nearest(folder: Path, runs: Iterable[Path]) -> Path | None:

@@ -26,6 +26,8 @@ from sb3_visual_td3.report.table_file import (
     ENVIRONMENT_STEPS,
     EVALUATIONS,
     PROGRESS,
+    STEPS,
+    StepRange,
     TableFile,
     is_evaluation,
     is_sb3_table,
@@ -412,10 +414,8 @@ class RunReader:
             if not runs:
                 runs += [*earlier, _Run(axis=table.axis)]
             run, name, series = runs[-1], table.files[0].name, table.series
-            # Without this check, points at episodes would be judged as if they were at environment steps. If neither
-            # side states a unit, this check is skipped: the units then follow from the tags, as in event files.
-            is_stated = table.axis is not None or run.axis is not None
-            if run.series and is_stated and table.axis_unit() != run.axis_unit():
+            # Without this check, points at episodes would be judged as if they were at environment steps.
+            if run.series and not self._is_same_axis(run, table):
                 run.notes.append(
                     f"{name} was left out: its x-axis counts {table.axis_unit()}, but the x-axis of the other files "
                     f"counts {run.axis_unit()}"
@@ -426,13 +426,27 @@ class RunReader:
                 series = {each.name: each for each in _of_evaluations(series.values(), run.series)}
             added = {tag: each for tag, each in series.items() if tag not in run.series}
             if not is_of_sb3 and not self._files:
-                added |= _continuing(series, run.series)
+                added |= run.continued(series)
             run.series |= added
             if added:
+                if run.axis == STEPS and table.axis is not None:
+                    run.axis = table.axis
                 run.files += table.files
                 run.notes += table.notes
             elif not is_of_sb3:
                 run.notes.append(f"{name} was left out: other files of the run hold {_named(sorted(series))} too")
+
+    def _is_same_axis(self, run: _Run, table: _Run) -> bool:
+        """Return whether the x-axis of a table has the same unit as that of a run that has points."""
+        # Files that do not state their unit have steps as in event files, so their tags show their units.
+        if run.axis is None and table.axis is None:
+            return True
+        units = run.axis_unit(), table.axis_unit()
+        if units[0] == units[1] or self._files or STEPS not in units:
+            return units[0] == units[1]
+        # A column with the plain name "step" may count anything. If one file counts much further, the units differ.
+        ends = [span(each.series, ())[1] for each in (run, table)]
+        return max(ends) <= SAME_AXIS * min(ends)
 
     def _runs_in_tables(self) -> Iterator[list[_Run]]:
         """Yield the runs that each table holds, in their order. All monitor files count as one table."""
@@ -473,15 +487,6 @@ def _of_training(monitors: Sequence[Path]) -> list[Path]:
     base = Path(os.path.commonpath([path.parent for path in monitors]))
     training = [path for path in monitors if not is_evaluation(str(path.relative_to(base)))]
     return training or list(monitors)
-
-
-def _continuing(new: Mapping[str, Series], old: Mapping[str, Series]) -> dict[str, Series]:
-    """Join a run's series with a table's series if the run has no point between the table's first and last step."""
-    return {
-        tag: _joined(old[tag], series)
-        for tag, series in new.items()
-        if tag in old and not ((old[tag].steps >= series.steps[0]) & (old[tag].steps <= series.steps[-1])).any()
-    }
 
 
 def _of_evaluations(series: Iterable[Series], others: Mapping[str, Series]) -> Iterator[Series]:
@@ -531,6 +536,33 @@ class _Run:
             self.series[tag] = kept
             if positions is not None:
                 self.positions[tag] = positions.where(is_kept)
+
+    def continued(self, new: Mapping[str, Series]) -> dict[str, Series]:
+        """Join the series of the run with those of a table that continues it, or that it continues.
+
+        :param new: the series of the table
+        :return: the joined series. If only one of the two continues the other, its points count from its first step on
+        """
+        shared = [tag for tag in new if tag in self.series]
+        if not shared:
+            return {}
+        replaced: Mapping[str, Series]
+        old = {tag: self.series[tag] for tag in shared}
+        here, there = (StepRange.of(np.concatenate([each[tag].steps for tag in shared])) for each in (old, new))
+        if there.continues(here):
+            kept = {tag: each.where(each.steps < there.first) for tag, each in old.items()}
+            replaced, joined = old, {tag: _joined(kept[tag], new[tag]) for tag in shared}
+        elif here.continues(there):
+            kept = {tag: new[tag].where(new[tag].steps < here.first) for tag in shared}
+            replaced, joined = new, {tag: _joined(kept[tag], old[tag]) for tag in shared}
+        else:
+            return {
+                tag: _joined(each, new[tag])
+                for tag, each in old.items()
+                if not ((each.steps >= new[tag].steps[0]) & (each.steps <= new[tag].steps[-1])).any()
+            }
+        self.n_replaced += sum(len(replaced[tag]) - len(kept[tag]) for tag in shared)
+        return joined
 
     def _all_positions(self) -> dict[str, Series]:
         """Return the value of ``RunData.positions``; the tags in ``self.final`` are at the run's last step."""

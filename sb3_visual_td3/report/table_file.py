@@ -11,10 +11,11 @@ import io
 import math
 import stat
 import zipfile
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +95,8 @@ _ROWS_AT_BEGIN = 1_000
 """In this many rows, the reader looks for steps that are not whole numbers."""
 _ROWS_AT_ENDS = 100
 """In this many rows at both ends of a file, the reader looks for its first and its last step."""
+_MIN_EQUAL = 3
+"""Two files belong to one run if at least this many points of their returns are equal, and no point is different."""
 _RARE = 0.05
 """A column counts as steps only if it rises in at least this fraction of the rows, and drops by a large amount in at
 most this fraction of the rows."""
@@ -108,15 +111,15 @@ class Table:
         only the names of the series show the unit
     :param notes: remarks on rows that could not be read, and on the choice of the step column
     :param tracks: if the steps go back, as after a restart: the same points in the order of the rows; otherwise empty
-    :param is_cut: whether the last row was left out, because it is incomplete. The program that writes the file was
-        killed, or is still writing
+    :param cut: what was left out of the last row, because the row is incomplete. The program that writes the file was
+        killed, or is still writing. The text is empty if the row is complete
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
     axis: str | None = ENVIRONMENT_STEPS
     notes: tuple[str, ...] = ()
     tracks: Mapping[str, Track] = field(default_factory=dict)
-    is_cut: bool = False
+    cut: str = ""
 
 
 def is_sb3_table(name: str) -> bool:
@@ -138,13 +141,17 @@ class TableBegin(NamedTuple):
     """Hold what the beginning of a CSV file shows.
 
     :ivar step: name of the step column, as in ``STEP_COLUMNS``
-    :ivar returns: names of the returns of episodes. If each row of the table holds a single point, the names are in
-        the first rows or in the file's name, otherwise in the heading. A bare ``reward`` does not count, because it
-        may be the reward of a step.
+    :ivar metrics: names of the metrics. If each row of the table holds a single point, the names are in the first rows
+        or in the file's name, otherwise in the heading.
     """
 
     step: str
-    returns: frozenset[str]
+    metrics: frozenset[str]
+
+    @property
+    def returns(self) -> frozenset[str]:
+        """Return the names of the returns of episodes. A bare ``reward`` may be the reward of a step, so it is none."""
+        return frozenset(tag.name for tag in find_returns(self.metrics) if tag.rank != BARE_REWARD_RANK)
 
 
 def table_begin(path: Path) -> TableBegin | None:
@@ -171,27 +178,36 @@ def table_begin(path: Path) -> TableBegin | None:
             metrics = {row[at_name] for row in rows if len(row) == len(heading)}
     except (OSError, IndexError, StopIteration, csv.Error):
         return None
-    returns = frozenset(tag.name for tag in find_returns(metrics) if tag.rank != BARE_REWARD_RANK)
-    return TableBegin(_in_step_columns(heading[steps[0]]), returns)
+    return TableBegin(_in_step_columns(heading[steps[0]]), frozenset(metrics))
 
 
-def follow_one_another(paths: Iterable[Path]) -> bool:
-    """Return whether the steps of each CSV file begin after those of the file before, as in a run that was continued.
+class StepRange(NamedTuple):
+    """Hold the first and the last step of some points, and the usual number of steps between two of them."""
 
-    :param paths: paths of the files, in any order
-    """
-    ranges = []
-    for path in paths:
-        steps = _first_and_last_step(path)
-        if steps is None:
-            return False
-        ranges.append(steps)
-    ranges.sort()
-    return all(before[1] < after[0] for before, after in pairwise(ranges))
+    first: int
+    last: int
+    interval: float
+
+    @classmethod
+    def of(cls, steps: StepArray) -> StepRange:
+        """Return the range of some steps in any order; there is at least one."""
+        each = np.unique(steps)
+        return cls(int(each[0]), int(each[-1]), float(np.median(np.diff(each))) if each.size > 1 else 0.0)
+
+    def continues(self, before: StepRange) -> bool:
+        """Return whether these steps continue those of another file, as in a run that was resumed from a checkpoint.
+
+        They begin after the other steps, or in their later half and end after them. A file that begins about one
+        interval after step 0 begins a run of its own.
+        """
+        if self.first > before.last:
+            return True
+        is_start = self.first <= 1.5 * self.interval
+        return not is_start and 2 * self.first >= before.first + before.last and self.last > before.last
 
 
-def _first_and_last_step(path: Path) -> tuple[int, int] | None:
-    """Return the first step of a CSV file, and the largest of its last steps, without reading the whole file."""
+def step_range(path: Path) -> StepRange | None:
+    """Return the range of the steps in a CSV file, without reading the whole file; None if it cannot be read."""
     try:
         lines = _lines_at_begin(path)
         with open_regular(path) as stream:
@@ -206,16 +222,86 @@ def _first_and_last_step(path: Path) -> tuple[int, int] | None:
             [step for row in csv.reader(part, delimiter=separator) if (step := _step_in(row, at_step)) is not None]
             for part in (lines[1:_ROWS_AT_ENDS], end[-_ROWS_AT_ENDS:])
         )
-        return first[0], max(last)
+        return StepRange.of(np.array(first, np.int64))._replace(first=first[0], last=max(last))
     except (OSError, IndexError, ValueError, StopIteration, csv.Error):
         return None
+
+
+Points = Mapping[str, tuple[Sequence[int], Sequence[float]]]
+"""Maps the name of a metric to the steps and the values of its points, in the order of the steps."""
+
+
+def points_at_begin(path: Path) -> Points:
+    """Return the points at the beginning of a CSV file; empty if the file cannot be read."""
+    try:
+        lines = _lines_at_begin(path)
+        separator = _separator(lines[0])
+        heading, *rows = csv.reader(lines, delimiter=separator)
+        at_step = _find_columns(heading, STEP_COLUMNS)[0]
+        at_value = _find_column(heading, ("value",))
+        if at_value is None:
+            found = _wide_points(rows, heading, at_step, set(), {})
+        else:
+            found = _long_points(rows, heading, (at_step, at_value), _name_in_file_name(path), set(), {})
+    except (OSError, IndexError, ValueError, csv.Error):
+        return {}
+    sorted_points = {}
+    for name, column in found.items():
+        # Several points may have the same step.
+        order = sorted(range(len(column.steps)), key=column.steps.__getitem__)
+        sorted_points[name] = ([column.steps[at] for at in order], [column.values[at] for at in order])
+    return sorted_points
+
+
+def are_of_one_run(one: Points, other: Points, returns: Iterable[str]) -> bool:
+    """Return whether the points of two files are those of a single run: their returns are equal.
+
+    Returns that are always the same, such as 0 in a task with a rare reward, show nothing, so other metrics are
+    compared.
+
+    :param returns: names of the returns that both files hold
+    """
+    varying = {name for name in one.keys() & other.keys() if len({*one[name][1], *other[name][1]}) > 1}
+    n_equal = 0
+    for name in varying.intersection(returns) or varying:
+        n_points = _n_equal(one[name], other[name])
+        if n_points is None:
+            return False
+        n_equal += n_points
+    return n_equal >= _MIN_EQUAL
+
+
+def _n_equal(one: tuple[Sequence[int], Sequence[float]], other: tuple[Sequence[int], Sequence[float]]) -> int | None:
+    """Return how many points of one curve are also in the other; None if a point is not.
+
+    The curve with fewer points is looked up in the other curve, between the first and the last step of both. A file may
+    log the return of the last episode at steps that are not those of the episodes, so at a step without a point, the
+    points before and after it count.
+    """
+    low, high = max(one[0][0], other[0][0]), min(one[0][-1], other[0][-1])
+    inside = [slice(bisect_left(steps, low), bisect_right(steps, high)) for steps, _ in (one, other)]
+    if inside[0].stop - inside[0].start > inside[1].stop - inside[1].start:
+        one, other, inside = other, one, inside[::-1]
+    n_equal = 0
+    for step, value in zip(one[0][inside[0]], one[1][inside[0]], strict=True):
+        begin, end = bisect_left(other[0], step), bisect_right(other[0], step)
+        if begin == end:
+            begin, end = max(0, begin - 1), end + 1
+        # One of the files may hold rounded numbers.
+        near = other[1][begin:end]
+        is_equal = (math.isclose(value, each, rel_tol=1e-3, abs_tol=5e-3) for each in near)
+        if not any(is_equal) and not (math.isnan(value) and any(map(math.isnan, near))):
+            return None
+        n_equal += 1
+    return n_equal
 
 
 def _lines_at_begin(path: Path) -> list[str]:
     with open_regular(path) as stream:
         begin = stream.read(MAX_HEADER_BYTES)
     # The limit may cut a character of a later line in two.
-    return begin.decode(encoding_of(begin), "replace").replace("\0", "").splitlines()
+    lines = begin.decode(encoding_of(begin), "replace").replace("\0", "").splitlines()
+    return lines[:-1] if len(begin) == MAX_HEADER_BYTES and len(lines) > 1 else lines
 
 
 class TableFile:
@@ -261,8 +347,8 @@ class TableFile:
         :param is_growing: whether the file is still being written; a cut last row then gets no note
         """
         notes = list(self.table.notes if self._problem is None else (self._problem,))
-        if self.table.is_cut and not is_growing:
-            notes.append("the last row is cut and was left out")
+        if self.table.cut and not is_growing:
+            notes.append(self.table.cut)
         return [f"{self.path.name}: {note}" for note in notes]
 
 
@@ -326,10 +412,8 @@ def _columns(path: Path, text: str) -> Table:
                 f"{shown(heading[step_columns[0]])} does not rise from row to row"
             )
     axis = None if _is_of_tensorboard(heading) else _AXIS_OF_COLUMN.get(_in_step_columns(heading[at_step]), STEPS)
-    cut = _cut_row(text, separator, at_step if at_value is None else None)
-    if cut:
-        rows = _rows(text[: -len(cut)], separator)
-        next(rows)
+    text, cut = _without_cut_end(text, separator, at_step if at_value is None else None)
+    rows = islice(_rows(text, separator), 1, None)
     runs: set[str] = set()
     unread: _Unread = {}
     if at_value is not None:
@@ -352,39 +436,55 @@ def _columns(path: Path, text: str) -> Table:
         for name, cells in unread.items()
     ]
     if not points:
-        reason = "the file was left out, because no column except the step column holds a number"
-        raise TableError("; ".join([reason, *notes]))
+        reason = "its only row with numbers is cut" if cut else "no column except the step column holds a number"
+        raise TableError("; ".join([f"the file was left out, because {reason}", *notes]))
     tracks = {name: track.arrays() for name, track in points.items()}
     series = {name: Series(name, track.steps, track.values) for name, track in tracks.items()}
     # The rows of a table with one row for each point have no known order.
     if at_value is not None or not _is_counter_that_goes_back(tracks):
         tracks = {}
-    return Table(series, axis, tuple(notes), tracks, is_cut=bool(cut))
+    return Table(series, axis, tuple(notes), tracks, cut)
 
 
 def _rows(text: str, separator: str) -> Iterator[list[str]]:
     return csv.reader(io.StringIO(text, newline=""), delimiter=separator)
 
 
-def _cut_row(text: str, separator: str, at_step: int | None) -> str:
-    """Return the last row if it is cut, because the program was killed or still writes; otherwise an empty text.
+def _without_cut_end(text: str, separator: str, at_step: int | None) -> tuple[str, str]:
+    """Return a table without a cut end, and a note on what was left out; empty if nothing is cut.
 
-    A row without a newline is cut if it has fewer cells than the row before. It is also cut if its last cell is a step
-    that is smaller than the step of the row before, such as ``1.5,10`` for ``1.5,100000``.
+    The end may be cut because the program was killed or still writes. A row without a newline is cut if it has fewer
+    cells than the row before. Its last cell may be a part of a number, so this cell is left out, and without its step
+    the whole row. A row is also cut if its last cell seems to be the beginning of a step.
 
     :param at_step: index of the step column; None if the steps of the table have no order
     """
     *_, line_before, line = f"\n\n{text}".rsplit("\n", 2)
     # A line with a quote may be a part of a row, because quoted text may contain newlines.
     if not line or "\r" in line or '"' in line:
-        return ""
+        return text, ""
     before, last = (next(csv.reader([each], delimiter=separator), []) for each in (line_before, line))
-    if len(last) < len(before):
-        return line
-    if at_step != len(last) - 1:
-        return ""
-    step, step_before = _step_in(last, at_step), _step_in(before, at_step)
-    return line if step is not None and step_before is not None and step < step_before else ""
+    if len(last) >= len(before):
+        if at_step != len(last) - 1 or not _is_cut_step(last[at_step], before[at_step]):
+            return text, ""
+    elif at_step is not None and at_step < len(last) - 1:
+        return text.removesuffix(separator + last[-1]), "the last row is cut, and its last value was left out"
+    return text.removesuffix(line), "the last row is cut and was left out"
+
+
+def _is_cut_step(cell: str, cell_before: str) -> bool:
+    """Return whether a cell is the beginning of a step that comes after the step before it, but not far after.
+
+    ``10`` is cut if the step before is ``100000``. ``99000`` is not, because with more digits it is 990,000 or more.
+    """
+    step, before = number_in_cell(cell), number_in_cell(cell_before)
+    if step is None or before is None or not cell.strip().isdecimal() or not 0 < step < before < MAX_STEP:
+        return False
+    # The numbers that begin with the digits of the step, from "low" on and below "high".
+    low, high = step, step + 1
+    while high <= before + 1:
+        low, high = 10 * low, 10 * high
+    return low <= 2 * before
 
 
 def _counter_among(candidates: Sequence[int], rows: Iterable[Sequence[str]]) -> int:

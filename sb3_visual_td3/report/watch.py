@@ -80,6 +80,7 @@ class _Watched:
     :param problem: why the points that were read could not be judged; None if they could
     :param is_refused: whether the points were read, but could not be judged
     :param said: the last verdict and cause that were printed
+    :param notes: remarks on how the files of the folder were assigned to runs
     """
 
     reader: RunReader
@@ -89,6 +90,7 @@ class _Watched:
     is_refused: bool = False
     said: str = NOTHING_YET
     ending: Ending = ONGOING
+    notes: tuple[str, ...] = ()
 
 
 class Watch:
@@ -169,9 +171,10 @@ class Watch:
 
     def _read(self, run: _Watched, name: str, files: RunFiles, ending: Ending) -> bool:
         has_new = run.reader.read_new(files.files)
-        # run.json may change without a new point, and the end of the run is part of the report.
-        if not has_new and ending == run.ending:
+        # run.json and the runs beside this one may change without a new point, and are part of the report.
+        if not has_new and ending == run.ending and files.notes == run.notes:
             return False
+        run.notes = files.notes
         if ending != run.ending:
             _say_ending(name, ending)
         run.ending = ending

@@ -336,7 +336,9 @@ def test_csv_files_with_the_same_return_over_the_same_axis_are_different_runs(
 def test_tables_with_a_row_for_each_point_are_different_runs_if_they_hold_the_same_return(tmp_path: Path) -> None:
     for name, key in (("a.csv", "ep_return"), ("b.csv", "ep_return"), ("c.csv", "loss"), ("d.csv", "loss")):
         (tmp_path / name).write_text(f"key,value,step\n{key},1,10\n")
-    assert [run.path.name for run in find_runs(tmp_path)] == [tmp_path.name, "a.csv", "b.csv"]
+    runs = find_runs(tmp_path)
+    assert [run.path.name for run in runs] == ["a.csv", "b.csv"]
+    assert "match none of these runs: c.csv, d.csv" in runs[0].notes[1]
 
 
 def test_exports_of_tensorboard_are_one_run_for_each_name_before_the_tag(tmp_path: Path) -> None:
@@ -373,8 +375,125 @@ def test_csv_files_whose_steps_follow_one_another_are_one_run(tmp_path: Path, en
     assert points(data, "ep_return") == [(step, step + 0.5) for step in range(10, 61, 10)]
     assert len(data.files) == 3
     assert not data.notes
-    (tmp_path / "log_2.csv").write_text("step,ep_return\n20,1\n30,2\n")
+    (tmp_path / "log_2.csv").write_text("step,ep_return\n12,1\n30,2\n")
     assert len(find_runs(tmp_path)) == 3
+
+
+def test_a_csv_file_that_begins_in_the_later_part_of_another_continues_it(tmp_path: Path) -> None:
+    def write(name: str, steps: range, value: int) -> None:
+        rows = "".join(f"{step},{value},{value}\n" for step in steps)
+        (tmp_path / f"{name}.csv").write_text(f"step,ep_return,loss\n{rows}")
+
+    write("a_2", range(10, 100, 10), 1)
+    write("a_1", range(80, 150, 10), 2)
+    data = read(tmp_path)
+    assert points(data, "loss") == [(step, 1.0 if step < 80 else 2.0) for step in range(10, 150, 10)]
+    assert data.notes == (
+        "4 old points of an earlier file were left out, because a later file logs the same steps again",
+    )
+    # It is another run if it ends earlier, begins in the first half, or has points at its first intervals only.
+    for steps in (range(80, 90, 10), range(40, 150, 10), range(80, 900, 80)):
+        write("a_1", steps, 2)
+        assert [run.path.name for run in find_runs(tmp_path)] == ["a_1.csv", "a_2.csv"]
+
+
+PARTS_OF_ONE_RUN = [
+    {"train": "critic_loss", "episodes": "length", "q": None},
+    {"log": "loss", "log_smoothed": "entropy"},
+    {"a": "loss", "b": "entropy"},
+    {"a": "loss", "coarse": "entropy"},
+    {"a": "loss", "between": "entropy"},
+]
+
+
+@pytest.mark.parametrize("parts", PARTS_OF_ONE_RUN)
+def test_csv_files_with_the_same_curve_or_the_name_of_a_part_are_one_run(
+    tmp_path: Path, parts: dict[str, str | None]
+) -> None:
+    for name, tag in parts.items():
+        steps = {"coarse": range(50, 500, 50), "between": range(55, 500, 50)}.get(name, range(10, 500, 10))
+        # The return is that of the last episode, whose step is a multiple of 10.
+        returns = [float(step // 10) for step in steps]
+        if name == "log_smoothed":
+            returns = [value / 2 for value in returns]
+        cells = [
+            f"{step},1" if tag is None else f"{step},1,{value}" for step, value in zip(steps, returns, strict=True)
+        ]
+        heading = "step,q1_value" if tag is None else f"step,{tag},episode_return"
+        (tmp_path / f"{name}.csv").write_text("\n".join([heading, *cells, ""]))
+    (run,) = find_runs(tmp_path)
+    assert not run.notes
+    names = read_run(run.path, run.files).series.names()
+    assert set(names) == {"episode_return", *(tag or "q1_value" for tag in parts.values())}
+
+
+def test_seeds_without_shared_steps_or_with_the_same_constant_return_are_different_runs(tmp_path: Path) -> None:
+    for first, value in ((10, 1.0), (15, 2.0)):
+        rows = "".join(f"{step},{step * value}\n" for step in range(first, 500, 10))
+        (tmp_path / f"seed{first}.csv").write_text(f"step,ep_return\n{rows}")
+    assert len(find_runs(tmp_path)) == 2
+    for first in (10, 15):
+        rows = "".join(f"{step},-200,{step + first}\n" for step in range(10, 500, 10))
+        (tmp_path / f"seed{first}.csv").write_text(f"step,ep_return,loss\n{rows}")
+    runs = find_runs(tmp_path)
+    assert [run.path.name for run in runs] == ["seed10.csv", "seed15.csv"]
+    (note,) = runs[0].notes
+    assert note.endswith("these CSV files have different returns: seed10.csv, seed15.csv")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("train losses train2", "losses+train train2"),
+        ("seed1_train seed1_eval seed1_loss seed2_train", "seed1_eval+seed1_loss+seed1_train seed2_train"),
+        ("seed1 seed1_gradients_loss seed2 loss_seed2", "loss_seed2+seed2 seed1+seed1_gradients_loss"),
+        ("seed1 seed2 losses", "seed1 seed2"),
+        ("seed1 seed2 losses progress", "losses+progress seed1 seed2"),
+        ("baseline test_a", "baseline test_a"),
+        ("baseline eval_a", "baseline+eval_a"),
+        ("baseline test", "baseline+test"),
+        ("ä ö", "ä ö"),
+        ("lr=1e+3 lr=1e-3", "lr=1e+3 lr=1e-3"),
+    ],
+)
+def test_csv_files_without_a_return_belong_to_the_run_with_the_same_name(
+    tmp_path: Path, names: str, expected: str
+) -> None:
+    for number, name in enumerate(names.split()):
+        tag = "critic_loss" if "loss" in name else "ep_return"
+        rows = "".join(f"{step},{number * step}\n" for step in range(10, 100, 10))
+        (tmp_path / f"{name}.csv").write_text(f"step,{tag}\n{rows}")
+    runs = find_runs(tmp_path)
+    assert sorted("+".join(sorted(file.stem for file in run.files)) for run in runs) == expected.split()
+    assert all(run.path == tmp_path or ("eval" not in run.path.name and "loss" not in run.path.name) for run in runs)
+    left_out = [note for run in runs for note in run.notes if note.startswith("left out")]
+    assert bool(left_out) is (expected == "seed1 seed2")
+    named = [note for run in runs for note in run.notes if note.endswith("of the names: eval_a.csv")]
+    assert bool(named) is (expected == "baseline+eval_a")
+
+
+@pytest.mark.parametrize(
+    ("step_column", "last_step", "expected"),
+    [("step", 100, True), ("Step", 60, True), ("_step", 40, False), ("episode", 100, False), ("epoch", 100, False)],
+)
+def test_a_plain_step_column_fits_any_other_file_that_counts_as_far(
+    tmp_path: Path, step_column: str, last_step: int, expected: bool
+) -> None:
+    rows = "".join(f"1e9,{step},1\n" for step in range(10, 101, 10))
+    (tmp_path / "run-a-tag-rollout_ep_rew_mean.csv").write_text(f"Wall time,Step,Value\n{rows}")
+    for name in ("a", "zz"):
+        (tmp_path / f"{name}.csv").write_text(f"{step_column},{name}\n10,1\n{last_step},2\n")
+    data = read(tmp_path)
+    if expected:
+        assert set(data.series.names()) == {"rollout/ep_rew_mean", "a", "zz"}
+        assert not data.notes
+    else:
+        assert any("was left out: its x-axis counts" in note for note in data.notes)
+    (tmp_path / "run-a-tag-rollout_ep_rew_mean.csv").unlink()
+    (tmp_path / "progress.csv").write_text("time/total_timesteps,train/loss\n100,1\n")
+    data = read(tmp_path)
+    assert set(data.series.names()) == ({"train/loss", "a", "zz"} if expected else {"train/loss"})
+    assert data.axis == "environment steps"
 
 
 def test_columns_of_an_evaluation_file_do_not_replace_those_of_the_training(tmp_path: Path) -> None:
@@ -482,6 +601,33 @@ def test_a_last_row_that_is_cut_is_left_out(tmp_path: Path, heading: str, rows: 
     assert points(data, "r") == [(500, 1.0), (1000, 2.0)]
     assert data.notes == ("progress.csv: the last row is cut and was left out",)
     assert not reader.data(is_growing=True).notes
+
+
+@pytest.mark.parametrize("last", ["1500,3,0", "1500,3,"])
+def test_of_a_last_row_that_is_cut_only_the_last_value_is_left_out(tmp_path: Path, last: str) -> None:
+    (tmp_path / "own.csv").write_text(f"step,r,loss,entropy\n500,1,2,1\n1000,2,1,1\n{last}")
+    data = read(tmp_path)
+    assert points(data, "r") == [(500, 1.0), (1000, 2.0), (1500, 3.0)]
+    assert points(data, "loss") == [(500, 2.0), (1000, 1.0)]
+    assert data.notes == ("own.csv: the last row is cut, and its last value was left out",)
+
+
+def test_a_message_says_that_the_only_row_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("step,r,loss\n1000,5")
+    with pytest.raises(UnreadableRunError, match="its only row with numbers is cut"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "is_cut"),
+    [(100_000, "99000", False), (100_000, "10", True), (99_500, "10", True), (99_500, "9", True), (9, "8", False),
+     (1000, "0", False), (99_999, "1", True), (1000, "100", True), (1000, "900.5", False)],
+)  # fmt: skip
+def test_a_last_step_that_is_smaller_is_cut_only_if_more_digits_could_follow(
+    tmp_path: Path, before: int, last: str, is_cut: bool
+) -> None:
+    (tmp_path / "own.csv").write_text(f"r,step\n1,{before}\n2,{last}")
+    assert len(points(read(tmp_path), "r")) == (1 if is_cut else 2)
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
