@@ -147,6 +147,24 @@ def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:
     return tuple(sorted(found, key=lambda tag: (tag.rank, tag.name)))
 
 
+def find_reward_terms(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the tags under ``reward/`` that hold terms of the reward, in the given order.
+
+    Other code may log returns under this prefix, such as ``reward/eval`` and ``reward/mean``. Names such as
+    ``reward/env`` may mean both: they are terms if the run logs its returns elsewhere.
+    """
+    names = list(names)
+    returns = {tag.name for tag in find_returns(names)}
+    has_others = any(not name.startswith(tags.REWARD) for name in returns)
+    below = [name for name in names if name.startswith(tags.REWARD)]
+    return tuple(name for name in below if name not in returns or (has_others and not _names_a_return(name)))
+
+
+def _names_a_return(name: str) -> bool:
+    leaf = set(words_of(name.rpartition("/")[2]))
+    return bool(leaf & (EPISODE_WORDS | EVALUATION_WORDS | _RETURN_WORDS | _AVERAGE_WORDS | {"train", "training"}))
+
+
 # ---- Episodes
 
 

@@ -33,7 +33,7 @@ from sb3_visual_td3.report.table_file import (
     step_range,
     table_begin,
 )
-from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
+from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest, is_of_this_package
 
 ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
 """The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of these files belongs to another program."""
@@ -457,8 +457,7 @@ def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
         candidate = above / FILE_NAME
         try:
             content = read_mapping(candidate)
-            if not content.keys() & {"format_version", "algo"}:
-                # Other programs, such as Sacred, write a run.json too.
+            if not is_of_this_package(content):
                 continue
             manifest = RunManifest.of(content, str(candidate))
             is_of_run = above == folder or _leads_to(above, manifest.event_dir, folder)

@@ -461,10 +461,15 @@ def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[Compa
 
 def _is_comparable(settings: RunSettings, series: SeriesSet) -> bool:
     """Return whether the reference values, which are TD3's, can fit a run; True if its algorithm is not known."""
-    if recognise(series.names()).family in {Family.ON_POLICY, Family.VALUE_BASED}:
+    algo = (settings.algo or "").replace("_", "")
+    # The settings state the algorithm, but the tags only suggest one.
+    if "td3" in algo or algo == "ddpg":
+        return True
+    kind = recognise(series.names())
+    if kind.family in {Family.ON_POLICY, Family.VALUE_BASED} or kind.has_entropy_bonus:
         return False
     # run.json has the name of the class. A subclass of VisualTD3 may have any name.
-    return settings.algo is None or settings.algo.replace("_", "") not in _OTHER_ALGORITHMS
+    return algo not in _OTHER_ALGORITHMS
 
 
 def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

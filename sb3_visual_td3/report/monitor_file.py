@@ -107,16 +107,18 @@ def read_monitors(paths: Sequence[Path]) -> tuple[dict[str, Series], tuple[str, 
     A resumed run also writes new files. They cannot be distinguished from the files of another run, so a note names
     them. There is no note if all names are numbers, because SB3 gives such names to the files of parallel environments.
 
-    :param paths: paths of the files; each holds at least one episode
-    :return: series by name, and notes; no series if a file cannot be read
+    :param paths: paths of the files
+    :return: series by name, and notes; no series if a file cannot be read, or if there is no episode
     """
     try:
         read = {path: MonitorFile.read(read_text(path, MAX_TABLE_BYTES)) for path in paths}
+        # A training that starts again empties its files while the report reads them.
+        read = {path: file for path, file in read.items() if file.episodes}
         episodes = [episode for file in read.values() for episode in file.episodes]
         series = series_of(sorted(episodes, key=lambda episode: (episode.session, episode.at_s)))
     except (ValueError, OSError, csv.Error):
         return {}, ()
-    ordered = sorted(paths, key=lambda path: read[path].start_s)
+    ordered = sorted(read, key=lambda path: read[path].start_s)
     last_s = [max(episode.at_s for episode in read[path].episodes) for path in ordered]
     has_gap = any(read[path].start_s > end_s for path, end_s in zip(ordered[1:], accumulate(last_s, max), strict=False))
     names = [path.name for path in ordered]

@@ -475,7 +475,9 @@ def _overlay_plot(panel: Panel, analyses: Sequence[Analysis], names: Sequence[st
     if len(lines) < 2 or all(len(series) == 1 for _, series in lines):
         return None
     drawn = curves(lines, log=panel.log)
-    panel = _with_axis(panel, analyses)
+    panel = _with_axis(
+        panel, [each for each, name in zip(analyses, names, strict=True) if len(each.series[name].finite)]
+    )
     return Plot(panel.id, panel.title, panel.caption, {"data": drawn, "layout": layout(panel, [], [], drawn)})
 
 

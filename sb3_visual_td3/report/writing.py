@@ -10,12 +10,13 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.input_files import read_mapping
 from sb3_visual_td3.diagnosis.series import Series
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.document import escaped_in_json, visible
 from sb3_visual_td3.report.sections.availability import Metric
 from sb3_visual_td3.runs.durable_files import write_atomically
-from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
+from sb3_visual_td3.runs.manifest import FILE_NAME, is_of_this_package
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
 """Matches the place before a character that can start a formula in a spreadsheet: ``=``, ``+``, ``-``, ``@`` or the
@@ -83,9 +84,8 @@ def _csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return the folders for the reports, in the order in which to try them.
 
-    Without --output, the current folder is returned. If only one path was requested and it holds a valid run.json, it
-    comes before the current folder. Any other folder may belong to another program. Sacred, for example, also writes
-    files with the name run.json.
+    Without --output, the current folder is returned. If only one path was requested and it holds a run.json of this
+    package, also a damaged one, it comes before the current folder. Any other folder may belong to another program.
 
     :param output: the folder of --output, or None
     :param paths: the paths that were requested
@@ -95,10 +95,12 @@ def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ..
     if len(paths) != 1:
         return (Path(),)
     try:
-        RunManifest.read(paths[0] / FILE_NAME)
-    except (ValueError, OSError):
-        return (Path(),)
-    return (paths[0], Path())
+        is_own = is_of_this_package(read_mapping(paths[0] / FILE_NAME))
+    except OSError:
+        is_own = False
+    except ValueError:
+        is_own = True
+    return (paths[0], Path()) if is_own else (Path(),)
 
 
 def write_reports(folders: Sequence[Path], contents: dict[str, str]) -> tuple[Path, ...]:

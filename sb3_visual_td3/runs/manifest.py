@@ -259,6 +259,14 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 _TEXTS_INSIDE = ("groups", "command", "versions")
 
 
+def is_of_this_package(content: Mapping[str, Any]) -> bool:
+    """Return whether the content of a run.json may come from this package. Sacred, for example, writes such files too.
+
+    :param content: content of the file by key
+    """
+    return bool(content.keys() & {"format_version", "algo"})
+
+
 def _check(content: Mapping[str, Any], name: str) -> None:
     """Refuse content that is not a ``run.json`` of this version; RunManifest checks the values of its fields."""
     if content.get("format_version") != FORMAT_VERSION:

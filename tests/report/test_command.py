@@ -179,6 +179,14 @@ def test_reports_are_written_into_the_run_folder_only_if_it_has_run_json(report:
     assert len(list((tmp_path / "run").glob("report.*"))) == 3
 
 
+@pytest.mark.parametrize("content", ['{"format_version": 1, "al', '{"format_version": 99}', '{"algo": 1}'])
+def test_a_damaged_or_newer_run_json_does_not_move_the_reports(report: Report, tmp_path: Path, content: str) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(content)
+    report(tmp_path / "run", output=None)
+    assert len(list((tmp_path / "run").glob("report.*"))) == 3
+
+
 def test_no_report_is_written_into_a_folder_with_the_run_json_of_another_program(
     report: Report, tmp_path: Path
 ) -> None:

@@ -276,11 +276,14 @@ def test_runs_of_other_known_algorithms_are_not_compared(algo: str, is_compared:
     assert bool(compared(algo=algo, learning_rate=1e-3)) is is_compared
 
 
-@pytest.mark.parametrize("tag", ["train/approx_kl", "rollout/exploration_rate"])
+@pytest.mark.parametrize("tag", ["train/approx_kl", "rollout/exploration_rate", "train/ent_coef", "losses/alpha_loss"])
 def test_the_settings_of_other_algorithms_are_recognised_by_the_tags_and_not_compared(tag: str) -> None:
     rate = line("train/learning_rate", (1, 3e-4), (2, 3e-4))
     assert compared(SeriesSet.of([rate]))
-    assert not compared(SeriesSet.of([rate, line(tag, (1, 0.1), (2, 0.1))]))
+    other = SeriesSet.of([rate, line(tag, (1, 0.1), (2, 0.1))])
+    assert not compared(other)
+    assert not compared(other, algo="CarAgent")
+    assert all(compared(other, algo=algo) for algo in ("td3", "VisualTD3", "DDPG", "MyTD3"))
 
 
 def test_default_values_are_used_only_if_the_algorithm_is_known() -> None:

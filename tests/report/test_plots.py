@@ -252,6 +252,15 @@ def test_overlays_draw_each_run_in_its_own_style() -> None:
         assert names == dict(zip([a.name for a in analyses], looks, strict=True))
 
 
+def test_the_axis_of_an_overlay_is_that_of_the_runs_in_it() -> None:
+    curve = (np.arange(100, 10_001, 100), np.ones(100))
+    runs = [analysed({tags.Q1_VALUE: curve, tags.EVAL_REWARD: curve}, name) for name in ("a", "b")]
+    other = analysed({tags.EPISODE_REWARD: (np.arange(60), np.ones(60))}, "c")
+    other = replace(other, data=replace(other.data, axis="epochs"))
+    drawn = {plot.id: x_title(plot.figure) for plot in overlays([*runs, other])}
+    assert drawn == {plot.id: "environment step" for plot in overlays(runs)}
+
+
 def test_an_overlay_needs_two_runs_with_the_tag_and_more_than_one_point() -> None:
     assert overlays([analysed(healthy())]) == ()
     both = [plot.id for plot in overlays([analysed(healthy()), analysed(foreign())])]

@@ -515,6 +515,19 @@ def test_a_note_names_a_csv_file_without_a_tag_of_its_own(tmp_path: Path) -> Non
     assert data.notes == ("test_1.csv was left out: other files of the run hold reward too",)
 
 
+def test_a_monitor_file_that_is_emptied_while_it_is_read_is_left_out(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.monitor.csv" for number in range(3)]
+    for path in paths:
+        path.write_text(MONITOR + "1.0,10,1.0\n3.0,10,3.0\n")
+    reader = RunReader(tmp_path)
+    reader.read_new(paths)
+    paths[1].write_text(MONITOR)  # the training starts again
+    assert len(points(reader.data(is_growing=True), "rollout/ep_rew_mean")) == 4
+    for path in paths:
+        path.write_text(MONITOR)
+    reader.data(is_growing=True)
+
+
 @pytest.mark.parametrize("evaluation", ["eval.monitor.csv", "eval/monitor.csv"])
 def test_monitor_files_of_evaluations_are_left_out(tmp_path: Path, evaluation: str) -> None:
     run = tmp_path / "test_1"

@@ -11,7 +11,7 @@ import numpy as np
 from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.diagnosis.tag_search import find_returns
+from sb3_visual_td3.diagnosis.tag_search import find_reward_terms
 from sb3_visual_td3.diagnosis.trends import onset
 
 ID = "reward_imbalance"
@@ -44,7 +44,6 @@ DOMINATES = 0.9
 MIN_POINTS = 5
 MIN_TERMS = 2
 """The rule judges a run only if at least this many reward terms were logged that are not always 0."""
-PREFIX = "reward/"
 
 _OF_ANY_TERM = (
     "feature_leak",
@@ -67,12 +66,9 @@ penalty the cause of another diagnosis."""
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the mean magnitudes of the logged reward terms over the later half of the run."""
-    names = list(data.names())
-    returns = {found.name for found in find_returns(names)}
-    logged = [data[name].finite for name in names if name.startswith(PREFIX) and name not in returns]
     # A term that is always 0 is no part of this reward, as if its weight were 0. `visual-td3 doctor` does not report it
     # as an imbalance either.
-    terms = [series for series in logged if series.values.any()]
+    terms = [series for name in find_reward_terms(data.names()) if (series := data[name].finite).values.any()]
     if len(terms) < MIN_TERMS or max(map(len, terms)) < MIN_POINTS:
         return None
     # Magnitudes are averaged, because a term that alternates between bonus and penalty has a mean near 0 and still

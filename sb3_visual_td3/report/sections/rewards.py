@@ -11,7 +11,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.numerals import number, percent
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.diagnosis.tag_search import find_returns
+from sb3_visual_td3.diagnosis.tag_search import find_reward_terms
 from sb3_visual_td3.report.document import Code, Flag, Section, Sentence, Table, columns
 
 PREFIX = "reward/"
@@ -71,11 +71,7 @@ class Rewards:
 
 def rewards(data: SeriesSet) -> Rewards:
     """Compute how much each logged reward term contributes to the reward."""
-    names = data.names()
-    # Other code may log the returns of episodes under this prefix, such as reward/eval.
-    returns = {found.name for found in find_returns(names)}
-    series = [data[tag].finite for tag in names if tag.startswith(PREFIX) and tag not in returns]
-    series = [term for term in series if len(term)]
+    series = [term for name in find_reward_terms(data.names()) if len(term := data[name].finite)]
     magnitudes = [float(np.abs(term.values).mean()) for term in series]
     total = sum(magnitudes)
     terms = [

@@ -62,6 +62,17 @@ def test_a_return_is_not_a_term_of_the_reward() -> None:
     assert [term.name for term in terms] == ["total", "speed"]
 
 
+@pytest.mark.parametrize("tag", ["charts/episodic_return", "eval/mean_reward", "rollout/ep_rew_mean"])
+def test_terms_with_the_names_of_returns_count_if_the_returns_are_logged_elsewhere(tag: str) -> None:
+    returns = Series(tag, np.array([1]), np.array([1.0]))
+    series = of(env=[5.0], agent=[4.0], all=[3.0], collision=[2.0]).series
+    terms = rewards(SeriesSet.of([*series.values(), returns])).terms
+    assert [term.name for term in terms] == ["env", "agent", "all", "collision"]
+    if tag != "rollout/ep_rew_mean":
+        of_returns = of(mean=[5.0], eval=[4.0], episode=[3.0], score=[2.0], env=[1.0]).series
+        assert [term.name for term in rewards(SeriesSet.of([*of_returns.values(), returns])).terms] == ["env"]
+
+
 def test_the_range_of_the_critics_rewards_is_reported() -> None:
     points = {tags.REWARD_MIN: [-2.0, -5.0], tags.REWARD_MAX: [1.0, 3.0], tags.REWARD_IS_NORMALIZED: [1.0, 1.0]}
     data = SeriesSet.of(Series(tag, np.array([1, 2]), np.array(v)) for tag, v in points.items())
