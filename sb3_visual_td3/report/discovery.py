@@ -22,14 +22,14 @@ from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, scalars_at_begin
 from sb3_visual_td3.report.event_reader import UnreadableRunError
 from sb3_visual_td3.report.table_file import (
     OUR_OWN_TABLES,
-    Points,
+    Curve,
     StepRange,
     TableBegin,
-    are_of_one_run,
+    are_equal,
+    curves_at_begin,
     is_evaluation,
     is_sb3_table,
     is_table,
-    points_at_begin,
     step_range,
     table_begin,
 )
@@ -47,8 +47,10 @@ MAX_LEVELS_BELOW = 64
 _WORDS_OF_PARTS = (
     (EPISODE_WORDS - {"epoch"})
     | EVALUATION_WORDS
-    | {"train", "training", "log", "logs", "progress", "metrics", "stats", "smoothed"}
-    | {"actor", "critic", "loss", "losses", "q", "reward", "rewards", "return", "returns"}
+    | {"train", "training", "evals", "evaluations", "rollouts", "step", "steps", "update", "updates"}
+    | {"log", "logs", "progress", "metrics", "results", "scalars", "stats", "summary"}
+    | {"average", "avg", "mean", "raw", "smoothed"}
+    | {"actor", "critic", "loss", "losses", "q", "return", "returns", "reward", "rewards", "score", "scores"}
 )
 """Words in the name of a file that say which part of a run it holds. Names that differ only in these words belong to
 one run."""
@@ -119,8 +121,10 @@ def _trees(path: Path, errors: list[OSError]) -> Iterator[tuple[_EventFiles, _Ta
     for top in tops:
         events: _EventFiles = {}
         tables: _Tables = {}
+        real_top = os.path.realpath(top)
         for name, folders, names in os.walk(top, onerror=errors.append):
-            real = os.path.realpath(name)
+            # Only the top may be a link, because os.walk follows no links.
+            real = real_top + name.removeprefix(str(top))
             folder = Path(name)
             folders[:] = sorted(each for each in folders if not _is_hidden(each))
             if folders and len(folder.parts) - len(path.parts) >= MAX_LEVELS_BELOW:
@@ -287,7 +291,7 @@ def _separate_runs(
                 continue
             for tag in tables[file].returns:
                 holders.setdefault((tables[file].step, tag), {}).setdefault(key, file)
-    points: dict[Path, Points] = {}
+    curves: dict[Path, dict[str, Curve]] = {}
     # Each key leads to the list of all keys of its run.
     run_of: dict[_Key, list[_Key]] = {}
     for (_, tag), files_of in sorted(holders.items()):
@@ -295,19 +299,30 @@ def _separate_runs(
             continue
         clusters: list[list[_Key]] = []
         for key, file in files_of.items():
-            points.setdefault(file, points_at_begin(file))
-            same = (each for each in clusters if are_of_one_run(points[files_of[each[0]]], points[file], [tag]))
+            if file not in curves:
+                curves[file] = curves_at_begin(file, tables[file].returns)
+            same = (each for each in clusters if _hold_equal_curves(curves, tag, files_of[each[0]], file))
             cluster = next(same, None)
             if cluster is None:
                 clusters.append([key])
             else:
                 cluster.append(key)
-        if _continue_one_another([[files_of[key] for key in cluster] for cluster in clusters]):
+        # Files that begin at the same step do not continue one another. This needs no more reading.
+        begins = [curve.steps[0] for keys in clusters if (curve := curves[files_of[keys[0]]].get(tag)) is not None]
+        is_one = len({*begins}) == len(begins) and _continue_one_another(
+            [[files_of[key] for key in cluster] for cluster in clusters]
+        )
+        if is_one:
             clusters = [[key for cluster in clusters for key in cluster]]
         for cluster in clusters:
             joined = list(dict.fromkeys(key for each in cluster for key in run_of.get(each, [each])))
             run_of |= dict.fromkeys(joined, joined)
     return list(dict.fromkeys(tuple(keys) for keys in run_of.values()))
+
+
+def _hold_equal_curves(curves: Mapping[Path, Mapping[str, Curve]], tag: str, one: Path, other: Path) -> bool:
+    first, second = curves[one].get(tag), curves[other].get(tag)
+    return first is not None and second is not None and are_equal(first, second)
 
 
 def _continue_one_another(clusters: Sequence[Sequence[Path]]) -> bool:

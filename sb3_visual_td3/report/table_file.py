@@ -13,8 +13,9 @@ import stat
 import zipfile
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,7 +135,7 @@ def is_table(path: Path) -> bool:
 
 def is_evaluation(name: str) -> bool:
     """Return whether the name of a file or folder says that it holds evaluations, such as ``eval.csv``."""
-    return bool(EVALUATION_WORDS & set(words_of(name)))
+    return bool({*EVALUATION_WORDS, "evals", "evaluations"} & set(words_of(name)))
 
 
 class TableBegin(NamedTuple):
@@ -227,12 +228,15 @@ def step_range(path: Path) -> StepRange | None:
         return None
 
 
-Points = Mapping[str, tuple[Sequence[int], Sequence[float]]]
-"""Maps the name of a metric to the steps and the values of its points, in the order of the steps."""
+class Curve(NamedTuple):
+    """Hold the points of a metric, in the order of the steps."""
+
+    steps: Sequence[int]
+    values: Sequence[float]
 
 
-def points_at_begin(path: Path) -> Points:
-    """Return the points at the beginning of a CSV file; empty if the file cannot be read."""
+def curves_at_begin(path: Path, names: Container[str]) -> dict[str, Curve]:
+    """Return the curves of some metrics at the beginning of a CSV file; empty if the file cannot be read."""
     try:
         lines = _lines_at_begin(path)
         separator = _separator(lines[0])
@@ -240,60 +244,44 @@ def points_at_begin(path: Path) -> Points:
         at_step = _find_columns(heading, STEP_COLUMNS)[0]
         at_value = _find_column(heading, ("value",))
         if at_value is None:
+            read = {at_step, *(at for at, name in _metric_names(heading, at_step, set()) if name in names)}
+            heading = [cell if at in read else "" for at, cell in enumerate(heading)]
             found = _wide_points(rows, heading, at_step, set(), {})
         else:
             found = _long_points(rows, heading, (at_step, at_value), _name_in_file_name(path), set(), {})
     except (OSError, IndexError, ValueError, csv.Error):
         return {}
-    sorted_points = {}
+    curves = {}
     for name, column in found.items():
         # Several points may have the same step.
         order = sorted(range(len(column.steps)), key=column.steps.__getitem__)
-        sorted_points[name] = ([column.steps[at] for at in order], [column.values[at] for at in order])
-    return sorted_points
+        curves[name] = Curve([column.steps[at] for at in order], [column.values[at] for at in order])
+    return curves
 
 
-def are_of_one_run(one: Points, other: Points, returns: Iterable[str]) -> bool:
-    """Return whether the points of two files are those of a single run: their returns are equal.
-
-    Returns that are always the same, such as 0 in a task with a rare reward, show nothing, so other metrics are
-    compared.
-
-    :param returns: names of the returns that both files hold
-    """
-    varying = {name for name in one.keys() & other.keys() if len({*one[name][1], *other[name][1]}) > 1}
-    n_equal = 0
-    for name in varying.intersection(returns) or varying:
-        n_points = _n_equal(one[name], other[name])
-        if n_points is None:
-            return False
-        n_equal += n_points
-    return n_equal >= _MIN_EQUAL
-
-
-def _n_equal(one: tuple[Sequence[int], Sequence[float]], other: tuple[Sequence[int], Sequence[float]]) -> int | None:
-    """Return how many points of one curve are also in the other; None if a point is not.
+def are_equal(one: Curve, other: Curve) -> bool:
+    """Return whether two files hold the same curve of returns.
 
     The curve with fewer points is looked up in the other curve, between the first and the last step of both. A file may
     log the return of the last episode at steps that are not those of the episodes, so at a step without a point, the
-    points before and after it count.
+    points before and after it count. A curve that is always the same, such as 0 in a task with a rare reward, shows
+    nothing, so it equals no other.
     """
-    low, high = max(one[0][0], other[0][0]), min(one[0][-1], other[0][-1])
-    inside = [slice(bisect_left(steps, low), bisect_right(steps, high)) for steps, _ in (one, other)]
-    if inside[0].stop - inside[0].start > inside[1].stop - inside[1].start:
-        one, other, inside = other, one, inside[::-1]
-    n_equal = 0
-    for step, value in zip(one[0][inside[0]], one[1][inside[0]], strict=True):
-        begin, end = bisect_left(other[0], step), bisect_right(other[0], step)
+    low, high = max(one.steps[0], other.steps[0]), min(one.steps[-1], other.steps[-1])
+    inside, other_inside = (slice(bisect_left(c.steps, low), bisect_right(c.steps, high)) for c in (one, other))
+    few, many = Curve(one.steps[inside], one.values[inside]), other
+    if other_inside.stop - other_inside.start < len(few.steps):
+        few, many = Curve(other.steps[other_inside], other.values[other_inside]), one
+    for step, value in zip(*few, strict=True):
+        begin, end = bisect_left(many.steps, step), bisect_right(many.steps, step)
         if begin == end:
             begin, end = max(0, begin - 1), end + 1
         # One of the files may hold rounded numbers.
-        near = other[1][begin:end]
-        is_equal = (math.isclose(value, each, rel_tol=1e-3, abs_tol=5e-3) for each in near)
-        if not any(is_equal) and not (math.isnan(value) and any(map(math.isnan, near))):
-            return None
-        n_equal += 1
-    return n_equal
+        near = many.values[begin:end]
+        is_equal = any(math.isclose(value, each, rel_tol=1e-3, abs_tol=5e-3) for each in near)
+        if not is_equal and not (math.isnan(value) and any(map(math.isnan, near))):
+            return False
+    return len(few.steps) >= _MIN_EQUAL and len(set(few.values)) > 1
 
 
 def _lines_at_begin(path: Path) -> list[str]:
@@ -660,9 +648,15 @@ def _find_column(heading: Sequence[str], wanted: Sequence[str]) -> int | None:
 
 def _find_columns(heading: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Return the indices of the wanted columns that a table has, in the order of ``wanted``."""
-    known = [_in_step_columns(cell) for cell in heading]
+    known = _all_in_step_columns(tuple(heading))
     names = [name.replace(" ", "_") for name in wanted]
     return [known.index(name) for name in names if name in known]
+
+
+@lru_cache(maxsize=32)
+def _all_in_step_columns(heading: tuple[str, ...]) -> list[str]:
+    """Return the names of all columns, as :func:`_in_step_columns`; the files of a folder often have the same ones."""
+    return [_in_step_columns(cell) for cell in heading]
 
 
 def _in_step_columns(cell: str) -> str:

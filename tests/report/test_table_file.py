@@ -452,6 +452,8 @@ def test_seeds_without_shared_steps_or_with_the_same_constant_return_are_differe
         ("baseline test_a", "baseline test_a"),
         ("baseline eval_a", "baseline+eval_a"),
         ("baseline test", "baseline+test"),
+        ("results mean_rewards evaluations", "evaluations+mean_rewards+results"),
+        ("baseline evaluations", "baseline+evaluations"),
         ("ä ö", "ä ö"),
         ("lr=1e+3 lr=1e-3", "lr=1e+3 lr=1e-3"),
     ],
