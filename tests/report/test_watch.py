@@ -306,6 +306,24 @@ def test_a_run_whose_files_become_another_run_keeps_its_verdict(
     assert Path("fired").read_text().split() == ["w", "w/seed2.csv"]
 
 
+def test_a_run_that_appears_later_is_named_in_the_notes_of_the_others(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(name: str, factor: int) -> None:
+        rows = "".join(f"{step},{factor * step}\n" for step in range(1000, 50_001, 1000))
+        (tmp_path / "w" / f"{name}.csv").write_text(
+            f"timesteps,{'loss' if name == 'losses' else 'episode_reward'}\n{rows}"
+        )
+
+    (tmp_path / "w").mkdir()
+    write("train", 1)
+    write("losses", 1)
+    watched(tmp_path / "w", happens=[lambda: write("train2", 2), lambda: write("train3", 3)])
+    out = capsys.readouterr().out
+    assert len(changes(out)) == 3
+    assert out.count("have different returns: train.csv, train2.csv, train3.csv") == 3
+
+
 def test_an_unreadable_path_is_reported_once_with_exit_2(
     watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
