@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
@@ -298,9 +299,17 @@ def play_episodes(
 
 def _time_limit_of(env: VecEnv) -> int | None:
     """Return the time limit of an episode in steps; None if it is unknown, as in a worker process."""
-    envs = getattr(env.unwrapped, "envs", None)  # get_attr("spec") would end the worker if the spec has no pickle
-    spec = envs[0].spec if envs else None
+    spec = spec_of(env)
     return None if spec is None else spec.max_episode_steps
+
+
+def spec_of(env: VecEnv) -> EnvSpec | None:
+    """Return the spec of the first environment; None if it is unknown, as in a worker process.
+
+    :param env: the environments
+    """
+    envs = getattr(env.unwrapped, "envs", None)  # get_attr("spec") would end the worker if the spec has no pickle
+    return envs[0].spec if envs else None
 
 
 def mean_of(drives: Sequence[Drive]) -> Drive:

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, is_vecenv_wrapped, unwrap_vec_normalize
 
 from sb3_visual_td3.callbacks.drives import (
     Drive,
@@ -22,8 +22,10 @@ from sb3_visual_td3.callbacks.drives import (
     full_brake_driver,
     mean_of,
     random_driver,
+    spec_of,
 )
 from sb3_visual_td3.callbacks.evaluation import SERVER_ADDRESS, EvaluationCallback, needs_server
+from sb3_visual_td3.callbacks.policy_eval import wrapped_alike
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.numbers import to_integer
 
@@ -63,6 +65,11 @@ _KWARGS_WITHOUT_ID = (
 )
 
 
+def _for_driving(env_id: str) -> str:
+    """Return advice for a user who evaluates an environment in which nothing drives."""
+    return f"DrivingEvalCallback is for driving environments; for others, use PolicyEvalCallback({env_id!r})"
+
+
 class DrivingEvalCallback(EvaluationCallback[Drive]):
     """Evaluate the policy every ``eval_freq`` steps and at the end of training, on separate environments.
 
@@ -77,8 +84,8 @@ class DrivingEvalCallback(EvaluationCallback[Drive]):
 
     :param eval_env: an environment, a VecEnv, or the id of an environment. Its ``info`` must have ``distance_m``,
         ``speed_mps``, ``collisions``, ``lane_invasions`` and ``is_success``. From an id, the callback creates one
-        environment per episode. From ``"CarlaDriving-v0"``, it creates a single environment on the simulator server of
-        the training.
+        environment per episode, and stacks frames if the training environment has a VecFrameStack. From
+        ``"CarlaDriving-v0"``, it creates a single environment on the simulator server of the training.
     :param callback_on_new_best: called when there is a new best model
     :param callback_after_eval: called after every evaluation
     :param n_eval_episodes: episodes of each evaluation
@@ -127,10 +134,19 @@ class DrivingEvalCallback(EvaluationCallback[Drive]):
             kwargs = {"maps": "held_out"} if eval_env_kwargs is None else dict(eval_env_kwargs)
             # One environment per episode, so that all episodes run at the same time through one batched policy.
             self._make_env = partial(make_vec_env, eval_env, n_eval_episodes, seed, env_kwargs=kwargs)
+            try:
+                made = self._make_env()
+            except TypeError as error:
+                if eval_env_kwargs is not None or "'maps'" not in str(error):
+                    raise
+                raise ValueError(
+                    f"{eval_env} has no argument maps: {_for_driving(eval_env)}. For a driving environment of your "
+                    "own, pass eval_env_kwargs={}"
+                ) from error
         elif eval_env_kwargs is not None:
             raise ValueError(_KWARGS_WITHOUT_ID)
         super().__init__(
-            eval_env if self._make_env is None else self._make_env(),  # type: ignore[arg-type]
+            made if isinstance(eval_env, str) else eval_env,
             callback_on_new_best,
             callback_after_eval,
             n_eval_episodes,
@@ -195,8 +211,14 @@ class DrivingEvalCallback(EvaluationCallback[Drive]):
         if self._make_env is not None and needs_server(self.eval_env) and self.eval_env.num_envs > 1:
             # Several environments would each need a server of their own.
             self._remake(n_envs=1)
+        if (
+            self._make_env is not None
+            and is_vecenv_wrapped(self.training_env, VecFrameStack)
+            and not is_vecenv_wrapped(self.eval_env, VecFrameStack)
+        ):
+            self.eval_env = wrapped_alike(self.eval_env, self.training_env)
         with warnings.catch_warnings():
-            # Environments created here are not wrapped: _policy() normalises their observations itself.
+            # Environments created here have fewer wrappers: _policy() normalises their observations itself.
             if self._make_env is not None:
                 warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
             super()._init_callback()
@@ -210,6 +232,19 @@ class DrivingEvalCallback(EvaluationCallback[Drive]):
         # Not in _on_training_start(): a snapshot restores the baselines after that method, but before this one. And a
         # simulator that is lost here has been lost in training.
         self._drive_baselines()
+
+    def _require_same_spaces(self) -> None:
+        try:
+            super()._require_same_spaces()
+        except ValueError as error:
+            trained, evaluated = (
+                None if spec is None else spec.id for spec in (spec_of(self.training_env), spec_of(self.eval_env))
+            )
+            if trained is None or trained == evaluated:
+                raise
+            raise ValueError(f"{error}. The training is on {trained}: {_for_driving(trained)}") from error
+        if not isinstance(self.eval_env.action_space, gym.spaces.Box):
+            raise ValueError(f"the action space is {self.eval_env.action_space}: expected a Box, steering and throttle")
 
     def _drive_baselines(self) -> None:
         """Drive the evaluation episodes with the drivers that do not learn, unless this has been done."""
@@ -230,16 +265,20 @@ class DrivingEvalCallback(EvaluationCallback[Drive]):
             policy, self.eval_env, self.seed, self.n_eval_episodes, description, not self.verbose, self.render
         )
 
+    @property
+    def _normalizes(self) -> bool:
+        """Return whether ``_policy()`` normalises the observations, because ``eval_env`` has no VecNormalize."""
+        return self._make_env is not None and unwrap_vec_normalize(self.eval_env) is None
+
     def _sync_normalization(self) -> None:
-        # Environments that are created here have no VecNormalize: _policy() normalises their observations.
-        if self._make_env is None:
+        if not self._normalizes:
             super()._sync_normalization()
 
     def _policy(self) -> Policy:
         """Return a function that prepares observations as in training, and returns the policy's actions for them."""
         normalizer = self.model.get_vec_normalize_env()
         policy = super()._policy()
-        if normalizer is None or not normalizer.norm_obs or self._make_env is None:
+        if normalizer is None or not normalizer.norm_obs or not self._normalizes:
             return policy
         return lambda observations, starts: policy(normalizer.normalize_obs(observations), starts)
 

@@ -6,6 +6,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Generic
@@ -109,7 +110,9 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
         # The model may have wrapped the training environment in this wrapper.
         is_transposed = is_vecenv_wrapped(self.training_env, VecTransposeImage)
         if is_transposed and not is_vecenv_wrapped(self.eval_env, VecTransposeImage):
-            self.eval_env = VecTransposeImage(self.eval_env)
+            # It refuses images with channels first. Then the spaces differ, which is an error when training starts.
+            with suppress(AssertionError):
+                self.eval_env = VecTransposeImage(self.eval_env)
         super()._init_callback()
 
     @abstractmethod

@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     EvalCallback,
@@ -15,7 +16,7 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnRewardThreshold,
 )
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import DrivingEvalCallback, SnapshotCallback, VisualTD3
 from sb3_visual_td3.callbacks.drives import drive_episodes, full_brake_driver, mean_of, random_driver
@@ -64,6 +65,41 @@ def test_an_evaluation_environment_with_other_observations_is_refused_before_tra
     with pytest.raises(ValueError, match=r"evaluation environment has the observation_space .*same wrappers"):
         model.learn(5, callback=short_evaluation())
     assert model.num_timesteps == 0
+
+
+def test_an_environment_in_which_nothing_drives_is_refused_with_the_callback_to_use(make_model):
+    expected = r"DrivingEvalCallback is for driving environments; for others, use PolicyEvalCallback\('Pendulum-v1'\)"
+    with pytest.raises(ValueError, match=f"Pendulum-v1 has no argument maps: {expected}"):
+        DrivingEvalCallback("Pendulum-v1")
+    with pytest.raises(TypeError, match="mapz"):
+        DrivingEvalCallback("Pendulum-v1", eval_env_kwargs={"mapz": 1})
+    model = VisualTD3("MlpPolicy", "Pendulum-v1", buffer_size=10)
+    with pytest.raises(ValueError, match=expected):
+        model.learn(5, callback=short_evaluation())
+    # Images with channels last: the training environment has a VecTransposeImage.
+    model = make_model(env=ImageEnv(), learning_starts=1_000)
+    with pytest.raises(ValueError, match="evaluation environment has the observation_space"):
+        model.learn(5, callback=short_evaluation())
+    discrete = DQN("MlpPolicy", "CartPole-v1", buffer_size=10)
+    with pytest.raises(ValueError, match=r"action space is Discrete\(2\): expected a Box"):
+        discrete.learn(5, callback=DrivingEvalCallback(gym.make("CartPole-v1"), warn=False))
+
+
+@pytest.mark.parametrize("normalizes", ["not", "before stacking", "after stacking"])
+def test_frames_are_stacked_as_in_training(make_model, normalizes):
+    env = make_vec_env("LiteDriving-v0", env_kwargs={"frame_stack": 1, "observation": "camera+state"})
+    if normalizes == "before stacking":
+        env = VecNormalize(env, norm_obs_keys=["state"])
+    env = VecFrameStack(env, 4)
+    if normalizes == "after stacking":
+        env = VecNormalize(env, norm_obs_keys=["state"])
+    model = PPO("MultiInputPolicy", env, n_steps=16, batch_size=16, n_epochs=1)
+    kwargs = {**SHORT, "frame_stack": 1, "observation": "camera+state"}
+    callback = short_evaluation(eval_env_kwargs=kwargs)
+    for _ in range(2):  # the second call creates the evaluation environments again
+        model.learn(35, callback=callback)
+        assert callback.eval_env.observation_space == env.observation_space
+    assert callback.best_distance_m > 0
 
 
 def test_the_policy_is_evaluated_on_time_and_at_the_end(lite_model, tmp_path, capsys):
