@@ -193,7 +193,9 @@ class RunRecorderCallback(BaseCallback):
         groups: tuple[str, ...] = ()
         is_normalized = None
         if isinstance(model, WatchedModel):
-            hyperparams |= {name: value for name, (value, _) in model.describe().items()}
+            described = {name: value for name, (value, _) in model.describe().items()}
+            described.pop("action_noise", None)  # an object
+            hyperparams = {**described, **hyperparams}
             if model.encoder_is_shared is not None:
                 encoder = "shared" if model.encoder_is_shared else "separate"
             groups = tuple(model.groups)

@@ -64,10 +64,17 @@ def pictures_read(
     :param features_extractor_class: class of the policy's features extractor
     :return: picture spaces by key, see :func:`parts_of`
     """
-    # MlpPolicy flattens its observations, so a float Box with three axes is not a picture there. The class is compared
-    # by name, because this module must not import Stable-Baselines3.
-    is_flat = any(cls.__name__ == "FlattenExtractor" for cls in features_extractor_class.__mro__)
-    return pictures_in(space, is_scaled=not normalize_images and not is_flat)
+    # MlpPolicy flattens its observations, so a float Box with three axes is not a picture there.
+    return pictures_in(space, is_scaled=not normalize_images and not flattens(features_extractor_class))
+
+
+def flattens(features_extractor_class: type) -> bool:
+    """Return whether a features extractor makes a vector of the whole observation, as that of MlpPolicy does.
+
+    :param features_extractor_class: class of the policy's features extractor
+    """
+    # The class is compared by name, because this module must not import Stable-Baselines3.
+    return any(cls.__name__ == "FlattenExtractor" for cls in features_extractor_class.__mro__)
 
 
 def looks_like_picture(space: spaces.Space[Any]) -> bool:

@@ -15,7 +15,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.frame_store import available_bytes
 from sb3_visual_td3.common.groups import GROUPS
-from sb3_visual_td3.common.pictures import is_picture, looks_like_picture, parts_of, pictures_in
+from sb3_visual_td3.common.pictures import flattens, is_picture, looks_like_picture, parts_of, pictures_in
 from sb3_visual_td3.common.schedules import noise_std
 from sb3_visual_td3.preflight.findings import Examination
 
@@ -140,6 +140,14 @@ def _check_picture_as_vector(model: BaseAlgorithm, examination: Examination) -> 
     normalizer = model.get_vec_normalize_env()
     # A normalizer converts pictures to floats, which is another finding.
     space = model.observation_space if normalizer is None else normalizer.venv.observation_space
+    if flattens(getattr(model.policy, "features_extractor_class", object)):
+        images = {key: part for key, part in pictures_in(space).items() if looks_like_picture(part)}
+        if images:
+            shapes = " and ".join(f"{key} of shape {part.shape}" for key, part in images.items())
+            evidence = f"the observations are images ({shapes}), but the policy is MlpPolicy, which has no CNN"
+            remedy = "Use CnnPolicy."
+            examination.found("picture_as_vector", evidence, list(images), severity="problem", remedy=remedy)
+            return
     is_scaled = not getattr(model.policy, "normalize_images", True)
     found = {
         key: f"{key} has the shape {part.shape}, and is {part.dtype} from {np.min(part.low):g} to {np.max(part.high):g}"

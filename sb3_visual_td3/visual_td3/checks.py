@@ -12,7 +12,8 @@ import pathlib
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from torch import nn
 
 from sb3_visual_td3.common.errors import InvalidSettingError
 from sb3_visual_td3.common.groups import GROUPS
-from sb3_visual_td3.common.pictures import is_picture, parts_of
+from sb3_visual_td3.common.pictures import is_picture, looks_like_picture, parts_of
 from sb3_visual_td3.common.types import NETWORKS
 from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK, VisualActor, VisualCritic, VisualTD3Policy
 
@@ -127,6 +128,56 @@ def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
         # A user's VecEnv may not implement get_attr, or its environments may lack the attribute.
         return True
     return space is None or bool(space.dtype == np.uint8)
+
+
+@contextmanager
+def errors_about_images_in_short(space: spaces.Space[Any]) -> Iterator[None]:
+    """Replace the error of Stable-Baselines3's NatureCNN about a space without images by a short one.
+
+    :param space: the observation space of the policy
+    :raises InvalidSettingError: if the body raises that error
+    """
+    try:
+        yield
+    except AssertionError as error:
+        if "NatureCNN" not in str(error):
+            raise
+        raise InvalidSettingError(
+            f"a CNN reads images, but the observation space is {space}: {_advice_for_a_cnn(space)}"
+        ) from error
+
+
+def _advice_for_a_cnn(space: spaces.Space[Any]) -> str:
+    """Return what a user can do whose observation space a CNN cannot read."""
+    if not isinstance(space, spaces.Box) or len(space.shape) < 2:
+        return "for a vector, use MlpPolicy"
+    if len(space.shape) == 2:
+        return f"for a grey image, keep a channel axis, such as {(*space.shape, 1)}; otherwise use MlpPolicy"
+    if len(space.shape) > 3:
+        return "expected three axes, (height, width, channels) or (channels, height, width)"
+    if np.issubdtype(space.dtype, np.floating):
+        return (
+            "return uint8 images from 0 to 255, which the policy scales itself. Or, for float images with channels "
+            "first, pass preset='visual' and policy_kwargs=dict(normalize_images=False)"
+        )
+    return "declare images as uint8 with the bounds 0 and 255"
+
+
+def warn_of_float_images(space: spaces.Space[Any], preset: str) -> None:
+    """Warn that the default preset is not ``"visual"``, although observations look like images.
+
+    :param space: the observation space of the policy
+    :param preset: the preset that the model uses by default
+    """
+    found = [key for key, part in parts_of(space).items() if looks_like_picture(part)]
+    if preset == "visual" or not found:
+        return
+    warnings.warn(
+        f"{' and '.join(found)}: the shape is that of an image, but the values are not uint8 from 0 to 255, so the "
+        f"default preset is {preset!r}. For images, return uint8 from 0 to 255; or, for float images with channels "
+        "first, pass preset='visual' and policy_kwargs=dict(normalize_images=False). Otherwise, pass preset='td3'",
+        stacklevel=2,
+    )
 
 
 def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:

@@ -5,9 +5,11 @@ The methods are in the order of ``stable_baselines3/td3/td3.py``.
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import pathlib
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, ClassVar, TypeVar
@@ -19,7 +21,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import (
     FloatSchedule,
     check_for_correct_spaces,
@@ -41,7 +43,7 @@ from sb3_visual_td3.common.types import INVALID_TRANSITION, NETWORKS, Network, N
 from sb3_visual_td3.visual_td3 import checks, losses, policies
 from sb3_visual_td3.visual_td3.averaging import update_average
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
-from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, noise_for_n_envs, set_sigma
+from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, is_scheduled, noise_for_n_envs, set_sigma
 from sb3_visual_td3.visual_td3.losses import RewardScale, TargetRange
 from sb3_visual_td3.visual_td3.overlap import OverlappedLoop, check_can_overlap
 from sb3_visual_td3.visual_td3.param_groups import (
@@ -137,6 +139,8 @@ class VisualTD3(TD3):
     """Factor on the learning rate of every group; it is saved with the model."""
     _resolved: dict[str, Resolved]
     """Value and origin of each setting, by the name of the setting."""
+    _learned_with_vec_normalize: bool = False
+    """Whether the environment of the latest ``learn()`` had a VecNormalize. Models of earlier versions do not say."""
     _is_stock_policy: bool = False
     """True if the policy class inherits from Stable-Baselines3's classes and not from ours. Such a policy is trained
     exactly as Stable-Baselines3's TD3 trains it."""
@@ -269,9 +273,14 @@ class VisualTD3(TD3):
             self._leave_rewards_unscaled()
         self._check_observations()
         checks.check_keywords(self.policy_class, self.policy_kwargs)
-        advice = "Pictures are uint8 from 0 to 255, of the shape (height, width, channels) or (channels, height, width)"
-        with assertions_as_setting_errors(advice, about="images"), buffer_chosen(self, self._resolved["preset"].value):
+        with (
+            assertions_as_setting_errors(),
+            checks.errors_about_images_in_short(self.observation_space),
+            buffer_chosen(self, self._resolved["preset"].value),
+        ):
             super()._setup_model()
+        if requested_at_load is None and self.preset is None and self._reads_images:
+            checks.warn_of_float_images(self.observation_space, self._resolved["preset"].value)
         checks.check_networks(self.policy, self.lr_schedule)
         if requested_at_load is None:
             checks.check_overrides(self.policy)
@@ -308,11 +317,16 @@ class VisualTD3(TD3):
     def _resolve_settings(self) -> None:
         """Decide which values the model uses: the given arguments, or the preset's values."""
         default = default_preset(self.observation_space)
-        if self._is_stock_policy or self.policy_class is policies.VisualMlpPolicy:
+        if not self._reads_images:
             default = "td3"
         self._resolved = resolve(self.preset, default, self.__dict__, requested_policy_kwargs(self))
         self.settings = settings_of(self._resolved)
         self.policy_kwargs = dict(self.settings.policy_kwargs)
+
+    @property
+    def _reads_images(self) -> bool:
+        """Return whether the policy is one of ours for images, or for observations that may contain images."""
+        return not self._is_stock_policy and self.policy_class is not policies.VisualMlpPolicy
 
     def _leave_rewards_unscaled(self) -> None:
         """Turn off ``scale_rewards`` for a model of an earlier version, unless the user requests it.
@@ -328,7 +342,7 @@ class VisualTD3(TD3):
         """Refuse observations that our encoders cannot read; observations of a stock policy are not checked."""
         # Without normalize_images the policy takes pixels that are scaled already, as Stable-Baselines3's does.
         scales_pixels = self.policy_kwargs.get("normalize_images", True)
-        if self.policy_class is not policies.VisualMlpPolicy and not self._is_stock_policy and scales_pixels:
+        if self._reads_images and scales_pixels:
             checks.check_camera(self.observation_space, self._vec_normalize_env)
         checks.check_normalizer(self.observation_space, self._vec_normalize_env)
 
@@ -729,6 +743,14 @@ class VisualTD3(TD3):
             begins_with_reset = reset_num_timesteps or self._last_obs is None
             if begins_with_reset and not self._is_stock:
                 end_segments(self.replay_buffer)
+        if self._learned_with_vec_normalize and self._vec_normalize_env is None:
+            warnings.warn(
+                "the model was trained with VecNormalize, and this environment has none, so rewards or observations "
+                "have another scale: after a training, save env.save('vecnormalize.pkl') too, and continue with "
+                "VecNormalize.load('vecnormalize.pkl', env)",
+                stacklevel=3,
+            )
+        self._learned_with_vec_normalize = self._vec_normalize_env is not None
         self._target_range.use_unit(is_normalized=self._vec_normalize_scales)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
@@ -894,6 +916,15 @@ class VisualTD3(TD3):
             table
         """
         described = Description(self._resolved)
+        if self.settings.scale_rewards and self._vec_normalize_scales:
+            described["scale_rewards"] = Resolved(True, "not used: VecNormalize scales the rewards")
+        if not is_scheduled(self.action_noise):
+            described["action_noise"] = _stock_setting("action_noise", self.action_noise)
+            if self._noise_schedule is not None:
+                described["noise_schedule"] = Resolved(self.settings.noise_schedule, "not used: action_noise")
+        described["overlap"] = Resolved(self.overlap, "argument" if self.overlap else "td3")
+        for name in _STOCK_SETTINGS:
+            described[name] = _stock_setting(name, getattr(self, name))
         described.update(describe_buffer(self, self._resolved["preset"].value))
         described["lr_scale"] = Resolved(self.lr_scale, "td3" if self.lr_scale == 1.0 else "attribute")
         at_the_start = self._parameter_groups.learning_rates(self.lr_schedule, 1.0)
@@ -1054,6 +1085,32 @@ class VisualTD3(TD3):
         except BaseException:
             self.replay_buffer = before
             raise
+
+
+_STOCK_SETTINGS = (
+    "learning_rate",
+    "buffer_size",
+    "learning_starts",
+    "batch_size",
+    "tau",
+    "gamma",
+    "train_freq",
+    "gradient_steps",
+    "optimize_memory_usage",
+    "n_steps",
+    "policy_delay",
+    "target_policy_noise",
+    "target_noise_clip",
+)
+"""Arguments of Stable-Baselines3's TD3 that :meth:`VisualTD3.describe` lists."""
+
+
+def _stock_setting(name: str, value: Any) -> Resolved:
+    """Return an argument of Stable-Baselines3's TD3, and whether it has its default."""
+    if isinstance(value, TrainFreq):  # as the user gives it
+        value = value.frequency if value.unit is TrainFrequencyUnit.STEP else (value.frequency, value.unit.value)
+    is_default = value == inspect.signature(TD3).parameters[name].default
+    return Resolved(value, "td3" if is_default else "argument")
 
 
 def _is_finite(values: np.ndarray | Mapping[str, np.ndarray]) -> bool:

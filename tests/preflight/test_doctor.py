@@ -34,6 +34,7 @@ from sb3_visual_td3.preflight.probes import (
 from sb3_visual_td3.preflight.rollouts import Rollout
 from sb3_visual_td3.preflight.settings_checks import check_settings
 from sb3_visual_td3.training_state.random_state import random_states_kept
+from tests.image_env import ImageEnv
 from tests.preflight import pixel_envs as envs
 
 STEPS = 300
@@ -283,6 +284,20 @@ def test_a_camera_that_the_networks_get_as_a_vector_is_a_warning(camera, kwargs,
     check_settings(model, examination, 10_000)
     found = [each for each in examination.findings if each.id == "picture_as_vector"]
     assert [each.severity for each in found] == ["warning"] * is_found
+
+
+@pytest.mark.parametrize("algorithm", [VisualTD3, SAC])
+def test_mlp_policy_on_images_is_the_first_finding(algorithm):
+    model = model_on(ImageEnv(), algorithm, "MlpPolicy", buffer_size=10)
+    examination = Examination()
+    check_settings(model, examination, 10_000)
+    first = examination.findings[0]
+    assert (first.id, first.severity, first.remedy) == ("picture_as_vector", "problem", "Use CnnPolicy.")
+    assert first.evidence.startswith("the observations are images (observation of shape (")
+    for env, policy in ((ImageEnv(), "CnnPolicy"), ("Pendulum-v1", "MlpPolicy")):
+        examination = Examination()
+        check_settings(model_on(env, algorithm, policy, buffer_size=10), examination, 10_000)
+        assert "picture_as_vector" not in ids(examination)
 
 
 LITE_FAULTS = {

@@ -182,6 +182,25 @@ def test_an_environment_that_does_not_fit_is_refused(policy, env, words, preset)
         VisualTD3(policy, env(), buffer_size=10, device="cpu", preset=preset)
 
 
+@pytest.mark.parametrize(
+    ("space", "advice"),
+    [
+        (spaces.Box(0, 1, (36, 36, 3), np.float32), "return uint8 images from 0 to 255, .*normalize_images=False"),
+        (spaces.Box(0, 1, (36, 36, 3), np.uint8), "declare images as uint8 with the bounds 0 and 255"),
+        (spaces.Box(0, 255, (36, 36, 3), np.int32), "declare images as uint8 with the bounds 0 and 255"),
+        (spaces.Box(-1, 1, (4,)), "for a vector, use MlpPolicy"),
+        (spaces.Box(0, 255, (36, 48), np.uint8), r"keep a channel axis, such as \(36, 48, 1\)"),
+        (spaces.Box(0, 1, (2, 36, 36, 3)), "expected three axes"),
+        (spaces.Discrete(4), "for a vector, use MlpPolicy"),
+    ],
+)
+def test_observations_that_a_cnn_cannot_read_are_refused_in_one_line(space, advice):
+    with pytest.raises(ValueError, match=rf"a CNN reads images, but the observation space is .*: .*{advice}") as error:
+        VisualTD3("CnnPolicy", ShapedEnv(space), buffer_size=10, device="cpu")
+    assert "\n" not in str(error.value)
+    assert "http" not in str(error.value)
+
+
 @pytest.mark.parametrize("preset", ["visual", "td3"])
 def test_multi_input_policy_names_the_policy_that_reads_the_observations(preset):
     with pytest.raises(ValueError, match=r"MultiInputPolicy reads Dict observations, .*uint8\): use CnnPolicy"):

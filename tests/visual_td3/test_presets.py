@@ -1,11 +1,18 @@
+import inspect
+import warnings
+
 import numpy as np
 import pytest
+from gymnasium import spaces
+from stable_baselines3 import TD3
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise
 from sb3_visual_td3.visual_td3.presets import PRESETS, Settings
 from tests.image_env import ImageEnv, VectorImageEnv
+from tests.visual_td3.test_bad_input import ShapedEnv
 
 
 def test_images_choose_the_visual_preset_and_vectors_stock_td3(make_model):
@@ -13,6 +20,64 @@ def test_images_choose_the_visual_preset_and_vectors_stock_td3(make_model):
     assert make_model("MultiInputPolicy", VectorImageEnv()).describe()["preset"].value == "visual"
     assert make_model("MlpPolicy", "Pendulum-v1").describe()["preset"].value == "td3"
     assert make_model(preset="td3").describe()["preset"] == ("td3", "argument")
+
+
+FLOATS, IMAGES = spaces.Box(0, 1, (3, 36, 36), np.float32), spaces.Box(0, 255, (3, 36, 36), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("policy", "space", "is_warned"),
+    [
+        ("CnnPolicy", FLOATS, True),
+        ("MultiInputPolicy", spaces.Dict({"camera": FLOATS, "speed": spaces.Box(-1, 1, (2,))}), True),
+        (
+            "MultiInputPolicy",
+            spaces.Dict({"camera": IMAGES, "depth": FLOATS}),
+            False,
+        ),
+        ("MultiInputPolicy", spaces.Dict({"grid": spaces.Box(0, 1, (8, 8, 2))}), False),
+        ("MlpPolicy", FLOATS, False),
+    ],
+    ids=["floats", "floats in a Dict", "another camera", "a small grid", "MlpPolicy"],
+)
+def test_float_images_that_turn_the_visual_preset_off_are_a_warning(make_model, tmp_path, policy, space, is_warned):
+    def build(**settings):
+        kwargs = {"normalize_images": False} if policy == "CnnPolicy" else {}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = make_model(policy, ShapedEnv(space), policy_kwargs=kwargs, buffer_size=10, **settings)
+        return model, [str(each.message) for each in caught if "default preset is 'td3'" in str(each.message)]
+
+    model, told = build()
+    assert len(told) == is_warned
+    assert build(preset="td3")[1] == []
+    model.save(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        VisualTD3.load(tmp_path / "model", device="cpu")
+
+
+def test_describe_lists_the_arguments_of_td3(make_model):
+    described = make_model(gamma=0.9, train_freq=(2, "episode"), overlap=False).describe()
+    assert described["gamma"] == (0.9, "argument")
+    assert described["train_freq"] == ((2, "episode"), "argument")
+    assert described["tau"] == (0.005, "td3")
+    missing = inspect.signature(TD3).parameters.keys() - described.keys()
+    assert missing == {
+        "policy", "env", "action_noise", "replay_buffer_kwargs", "stats_window_size", "tensorboard_log",
+        "policy_kwargs", "verbose", "seed", "device", "_init_setup_model",
+    }  # fmt: skip
+    assert make_model().describe()["train_freq"] == (1, "td3")
+
+
+def test_describe_names_settings_that_are_not_used(make_model):
+    noise = NormalActionNoise(np.zeros(2), np.ones(2))
+    env = VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False)
+    described = make_model(env=env, action_noise=noise).describe()
+    assert described["scale_rewards"] == (True, "not used: VecNormalize scales the rewards")
+    assert described["action_noise"] == (noise, "argument")
+    assert described["noise_schedule"] == ("lin_0.5_0.1", "not used: action_noise")
+    assert make_model(preset="td3").describe()["action_noise"] == (None, "td3")
 
 
 def test_an_argument_wins_over_the_preset(make_model):

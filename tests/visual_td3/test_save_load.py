@@ -1,8 +1,11 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch as th
 from sb3_contrib import TQC
 from stable_baselines3 import DDPG, PPO, SAC, TD3
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.visual_td3.checks import check_saved_by
@@ -24,6 +27,22 @@ def test_a_saved_model_acts_and_continues_as_before(make_model, tmp_path, encode
     assert loaded._target_range.upper == model._target_range.upper > 0
     loaded.learn(30)
     assert loaded.critic.optimizer.param_groups[0]["lr"] < 1e-4
+
+
+def test_a_training_that_continues_without_vec_normalize_is_a_warning(make_model, tmp_path):
+    def normalized():
+        return VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False)
+
+    model = make_model(env=normalized())
+    model.learn(5)
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", env=ImageEnv(), device="cpu")
+    with pytest.warns(UserWarning, match="trained with VecNormalize, and this environment has none"):
+        loaded.learn(5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        VisualTD3.load(tmp_path / "model", env=normalized(), device="cpu").learn(5)
+        make_model().learn(5)
 
 
 def test_a_model_loads_without_an_environment_to_be_watched(make_model, tmp_path):
