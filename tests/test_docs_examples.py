@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_visual_td3.cli import COMMANDS, main
+from sb3_visual_td3.training_state.env_state import env_state
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -84,6 +87,23 @@ def test_the_documented_environment_passes_check_env_of_stable_baselines3(own_en
     names: dict[str, Any] = {"gym": gym}
     exec(blocks("docs/own_environment.md", "python")[1], names)
     assert names["check_env"] is check_env
+
+
+def test_the_documented_environment_continues_exactly_from_its_state(own_environment: Path) -> None:
+    importlib.import_module("mycam")
+    vec_env = make_vec_env("MyCamera-v0", seed=1)
+    vec_env.reset()
+    vec_env.step(np.full((1, 1), 0.3, np.float32))
+    assert env_state(vec_env)["why_not_exact"] is None  # a snapshot can hold the state
+    env: Any = gym.make("MyCamera-v0").unwrapped
+    env.reset(seed=1)
+    env.step([0.3])
+    state = env.get_state()
+    expected = [env.step([0.3])[1], env.reset()[0].tolist(), env.step([0.3])[1]]
+    resumed: Any = gym.make("MyCamera-v0").unwrapped
+    resumed.set_state(state)
+    assert [resumed.step([0.3])[1], resumed.reset()[0].tolist(), resumed.step([0.3])[1]] == expected
+    assert command_on("docs/own_environment.md", "resume")[2:] == ["--allow", "mycam"]
 
 
 def test_the_script_for_the_documented_environment_trains_a_run_that_gets_a_report(own_environment: Path) -> None:
