@@ -143,7 +143,8 @@ def errors_about_images_in_short(space: spaces.Space[Any]) -> Iterator[None]:
         if "NatureCNN" not in str(error):
             raise
         raise InvalidSettingError(
-            f"a CNN reads images, but the observation space is {space}: {_advice_for_a_cnn(space)}"
+            "a CNN reads images: uint8 from 0 to 255, of the shape (height, width, channels) or (channels, height, "
+            f"width). The observation space is {space}: {_advice_for_a_cnn(space)}"
         ) from error
 
 
@@ -154,10 +155,10 @@ def _advice_for_a_cnn(space: spaces.Space[Any]) -> str:
     if len(space.shape) == 2:
         return f"for a grey image, keep a channel axis, such as {(*space.shape, 1)}; otherwise use MlpPolicy"
     if len(space.shape) > 3:
-        return "expected three axes, (height, width, channels) or (channels, height, width)"
+        return "expected three axes"
     if np.issubdtype(space.dtype, np.floating):
         return (
-            "return uint8 images from 0 to 255, which the policy scales itself. Or, for float images with channels "
+            "return uint8 images, which the policy scales itself. Or, for float images with channels "
             "first, pass preset='visual' and policy_kwargs=dict(normalize_images=False)"
         )
     return "declare images as uint8 with the bounds 0 and 255"
