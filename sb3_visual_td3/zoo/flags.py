@@ -242,8 +242,8 @@ def check_training_flags(parsed: argparse.Namespace) -> None:
             f"--n-timesteps {parsed.n_timesteps}: expected an integer >= 1, or -1 for the number in the hyperparameter "
             "file"
         )
-    # A module is looked up later: --gym-packages may add the current folder to the path of modules.
-    if parsed.conf_file and parsed.conf_file.endswith((".yml", ".yaml", ".py")):
+    # With --gym-packages, a module is looked up later: this flag adds the current folder to the path of modules.
+    if parsed.conf_file and (parsed.conf_file.endswith((".yml", ".yaml", ".py")) or not parsed.gym_packages):
         find_config(parsed.conf_file)
     agent = parsed.trained_agent
     if agent and not os.path.isfile(agent):
