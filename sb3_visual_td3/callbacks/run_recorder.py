@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.callbacks.event_writer import run_directory
-from sb3_visual_td3.common.types import WatchedModel
+from sb3_visual_td3.common.types import STOCK_ARGUMENTS, WatchedModel
 from sb3_visual_td3.runs.manifest import (
     FILE_NAME,
     EncoderKind,
@@ -32,21 +32,6 @@ from sb3_visual_td3.runs.manifest import (
 )
 from sb3_visual_td3.training_state.callback_state import stoppers_in
 from sb3_visual_td3.training_state.plain_data import map_leaves
-
-_STOCK_HYPERPARAMS = (
-    "learning_rate",
-    "buffer_size",
-    "learning_starts",
-    "batch_size",
-    "tau",
-    "gamma",
-    "train_freq",
-    "gradient_steps",
-    "n_steps",
-    "policy_delay",
-    "target_policy_noise",
-    "target_noise_clip",
-)
 
 
 class _RunRecord:
@@ -188,7 +173,7 @@ class RunRecorderCallback(BaseCallback):
 
     def _describe_run(self) -> RunManifest:
         model = self.model
-        hyperparams = {name: getattr(model, name) for name in _STOCK_HYPERPARAMS if hasattr(model, name)}
+        hyperparams = {name: getattr(model, name) for name in STOCK_ARGUMENTS if hasattr(model, name)}
         encoder: EncoderKind | None = None
         groups: tuple[str, ...] = ()
         is_normalized = None

@@ -19,6 +19,22 @@ if TYPE_CHECKING:
 Network = Literal["actor", "critic"]
 NETWORKS: tuple[Network, ...] = ("actor", "critic")
 
+STOCK_ARGUMENTS = (
+    "learning_rate",
+    "buffer_size",
+    "learning_starts",
+    "batch_size",
+    "tau",
+    "gamma",
+    "train_freq",
+    "gradient_steps",
+    "n_steps",
+    "policy_delay",
+    "target_policy_noise",
+    "target_noise_clip",
+)
+"""Arguments of Stable-Baselines3's TD3 that :meth:`VisualTD3.describe` lists and run.json records."""
+
 INVALID_TRANSITION = "invalid_transition"
 """Key of ``info``: True if the replay buffer must not store the step, because it failed or its result was late."""
 SIMULATOR_FAILURE = "simulator_failure"

@@ -279,7 +279,7 @@ def _is_as_fine(file: Path, other: Path, tables: Mapping[Path, TableBegin]) -> b
 def _separate_runs(
     of_key: Mapping[_Key, Sequence[Path]], evaluations: Iterable[_Key], tables: Mapping[Path, TableBegin]
 ) -> list[tuple[_Key, ...]]:
-    """Return the runs among the files that hold the same return, as the keys of their files; empty if there are none.
+    """Return the runs among the files that hold the same return, as the keys of their files; empty without such files.
 
     :param evaluations: keys of files with evaluations, which are left out
     """

@@ -151,7 +151,7 @@ class TableBegin(NamedTuple):
 
     @property
     def returns(self) -> frozenset[str]:
-        """Return the names of the returns of episodes. A bare ``reward`` may be the reward of a step, so it is none."""
+        """Return the names of the returns of episodes, without a bare ``reward``: it may be the reward of a step."""
         return frozenset(tag.name for tag in find_returns(self.metrics) if tag.rank != BARE_REWARD_RANK)
 
 

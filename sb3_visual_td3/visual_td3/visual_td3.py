@@ -39,7 +39,14 @@ from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS
 from sb3_visual_td3.common.pictures import pictures_read
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.common.segments import end_segments
-from sb3_visual_td3.common.types import INVALID_TRANSITION, NETWORKS, Network, NetworkUpdate, UpdateObserver
+from sb3_visual_td3.common.types import (
+    INVALID_TRANSITION,
+    NETWORKS,
+    STOCK_ARGUMENTS,
+    Network,
+    NetworkUpdate,
+    UpdateObserver,
+)
 from sb3_visual_td3.visual_td3 import checks, losses, policies
 from sb3_visual_td3.visual_td3.averaging import update_average
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
@@ -923,7 +930,7 @@ class VisualTD3(TD3):
             if self._noise_schedule is not None:
                 described["noise_schedule"] = Resolved(self.settings.noise_schedule, "not used: action_noise")
         described["overlap"] = Resolved(self.overlap, "argument" if self.overlap else "td3")
-        for name in _STOCK_SETTINGS:
+        for name in (*STOCK_ARGUMENTS, "optimize_memory_usage"):
             described[name] = _stock_setting(name, getattr(self, name))
         described.update(describe_buffer(self, self._resolved["preset"].value))
         described["lr_scale"] = Resolved(self.lr_scale, "td3" if self.lr_scale == 1.0 else "attribute")
@@ -1085,24 +1092,6 @@ class VisualTD3(TD3):
         except BaseException:
             self.replay_buffer = before
             raise
-
-
-_STOCK_SETTINGS = (
-    "learning_rate",
-    "buffer_size",
-    "learning_starts",
-    "batch_size",
-    "tau",
-    "gamma",
-    "train_freq",
-    "gradient_steps",
-    "optimize_memory_usage",
-    "n_steps",
-    "policy_delay",
-    "target_policy_noise",
-    "target_noise_clip",
-)
-"""Arguments of Stable-Baselines3's TD3 that :meth:`VisualTD3.describe` lists."""
 
 
 def _stock_setting(name: str, value: Any) -> Resolved:
