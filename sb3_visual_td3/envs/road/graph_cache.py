@@ -20,8 +20,8 @@ CACHE_VARIABLE = "VISUAL_TD3_CACHE"
 """Environment variable with the folder of the cache."""
 NO_CACHE = "off"
 GRAPH_FORMAT = 5
-"""Version of the file format and of the checks of OpenDRIVE files. It is part of a file's name: files of another version
-are ignored. A cached graph is not checked again, so raise the number if the checks refuse more files."""
+"""Version of the file format and of the checks of OpenDRIVE files. It is part of a file's name: files of another
+version are ignored. A cached graph is not checked again, so raise the number if the checks refuse more files."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 
